@@ -1,0 +1,33 @@
+"""The checked config as values of the domains: what `load` returns and `app` builds from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..address import Address
+from ..proxy.routes import Route
+from ..tokens.credential import Credential
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """How much is logged, and in which form; `auto` is text on a terminal and JSON lines otherwise."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json"] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A whole config, without faults: routes expanded over the data centers, presets applied."""
+
+    listen: Address
+    admin: Address
+    credentials: Mapping[str, Credential]
+    routes: tuple[Route, ...]
+    allowed_hosts: tuple[str, ...] = ()
+    """`name:port` in lower case, the port always there (a name without one: accepted only on a unix socket)."""
+    allowed_origins: tuple[str, ...] = ()
+    log: LogSettings = field(default_factory=LogSettings)
+    warnings: tuple[str, ...] = ()
+    """What is no fault but should be known, each a line that names its place."""

@@ -1,0 +1,69 @@
+"""A string that cannot be printed: `reveal()` is the only way out."""
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+MAX_FILE_BYTES = 1 << 20
+
+
+class SecretUnreadableError(Exception):
+    """The file that holds a secret cannot be read now. Its text names the file and the reason, never content."""
+
+
+class Secret:
+    """A configured text that may be secret: a literal, an environment variable's value or a file's content.
+
+    A file is read again at every `reveal()`, so that a rotated secret is used without a restart.
+    """
+
+    __slots__ = ("_read", "origin")
+
+    def __init__(self, value: str, origin: str = "the config") -> None:
+        self._read: Callable[[], str] = lambda: value
+        self.origin = origin
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Secret":
+        """The content of `path`, without one trailing newline."""
+        secret = cls.__new__(cls)
+        secret._read = lambda: read_text(path)
+        secret.origin = f"file {path}"
+        return secret
+
+    def reveal(self) -> str:
+        """The text itself. Raises `SecretUnreadableError` where its file is missing, unreadable or no text."""
+        return self._read()
+
+    def __repr__(self) -> str:
+        return f"<secret from {self.origin}>"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not serialised")
+
+
+def read_text(path: Path) -> str:
+    """The text of a small regular file, without one trailing newline.
+
+    Raises `SecretUnreadableError`. What is not a regular file is refused: opening a pipe would block.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SecretUnreadableError(f"{path} is not a regular file")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise SecretUnreadableError(f"cannot read {path}: {error.strerror}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise SecretUnreadableError(f"{path} is larger than 1 MiB")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise SecretUnreadableError(f"{path} is not UTF-8 text") from None
+    return text.removesuffix("\n").removesuffix("\r")
