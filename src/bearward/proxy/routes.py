@@ -1,10 +1,12 @@
 """Which upstream a request target belongs to: the longest prefix on a segment boundary."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from ..secret import Secret
+
+T = TypeVar("T")
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -53,3 +55,30 @@ class Route:
     response_timeout: float = 60.0
     idle_timeout: float = 300.0
     allow_encoded_slash: bool = False
+
+
+class Router(Generic[T]):
+    """Finds what belongs to a path. Prefixes match literally, byte for byte, whatever their order was."""
+
+    def __init__(self, by_prefix: Mapping[str, T]) -> None:
+        self._table = {prefix.rstrip("/").encode(): found for prefix, found in by_prefix.items()}
+        self._depth = max((prefix.count(b"/") for prefix in self._table), default=0)
+
+    def match(self, path: bytes) -> tuple[T, bytes] | None:
+        """What belongs to the longest prefix of `path`, and the rest of the path; None where no prefix fits."""
+        table, end = self._table, 0
+        root = table.get(b"")
+        best = None if root is None else (root, path)
+        for _ in range(self._depth):
+            end = path.find(b"/", end + 1)
+            prefix = path if end < 0 else path[:end]
+            if (found := table.get(prefix)) is not None:
+                best = (found, path[len(prefix) :])
+            if end < 0:
+                break
+        return best
+
+
+def join(base: bytes, rest: bytes) -> bytes:
+    """The upstream's path: its base path, then the rest byte for byte; the base path alone where nothing is left."""
+    return (base.removesuffix(b"/") + rest) if rest else (base or b"/")

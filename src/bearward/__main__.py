@@ -1,0 +1,5 @@
+"""`python -m bearward`."""
+
+from .cli import main
+
+main(prog_name="bearward")

@@ -1,0 +1,179 @@
+"""The composition root: config → objects → run until told to stop → an ordered stop.
+
+Here the two domains meet: a route of the proxy is given the tokens of its credential, and nothing else of them.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from . import events
+from .address import Address
+from .config import Settings
+from .ops.admin import admin_application
+from .ops.metrics import Metrics
+from .ops.state import State
+from .proxy.guard import Guard
+from .proxy.handler import Handler, RoutePath
+from .proxy.routes import Route
+from .proxy.server import DataPort
+from .proxy.upstream import ConnectionPool
+from .tokens.fetcher import Fetcher
+from .tokens.source import TokenSource
+
+DRAIN_TIMEOUT: Final = 30.0
+BACKLOG: Final = 4096
+
+
+class BindError(Exception):
+    """A listening address cannot be had. Its text says which one and why."""
+
+
+class App:
+    """bearward as a whole: the data port, the admin port, and the tokens behind them."""
+
+    def __init__(self, settings: Settings, observers: Iterable[events.Observer] = ()) -> None:
+        self._settings = settings
+        self._observers = list(observers)
+        self._ends = contextlib.AsyncExitStack()
+        self.listen = settings.listen
+        self.admin = settings.admin
+        self.state = State({})
+
+    async def start(self) -> None:
+        """Binds both ports, starts the tokens and serves. Raises `BindError`; what was begun is then undone."""
+        async with contextlib.AsyncExitStack() as ends:
+            data_socket = _bind(self._settings.listen, ends)
+            admin_socket = _bind(self._settings.admin, ends)
+            self.listen = _bound(self._settings.listen, data_socket)
+            self.admin = _bound(self._settings.admin, admin_socket)
+            fetcher = Fetcher()
+            ends.push_async_callback(fetcher.close)
+            pool = ConnectionPool()
+            ends.push_async_callback(pool.close)
+            self.state = State(self._routes(fetcher, pool))
+            await self._serve_admin(admin_socket, ends)
+            ends.push_async_callback(_close, self.state.sources)
+            for source in self.state.sources:
+                source.start()
+            await self._serve_data(data_socket, ends)
+            self._ends = ends.pop_all()
+
+    async def stop(self) -> None:
+        """Not ready, stop accepting, finish what is in flight, end the sessions; then nothing is left."""
+        self.state.is_draining = True
+        await self._ends.aclose()
+
+    def _observe(self, event: events.Event) -> None:
+        for observer in self._observers:
+            observer(event)
+
+    def _routes(self, fetcher: Fetcher, pool: ConnectionPool) -> dict[str, tuple[RoutePath, TokenSource]]:
+        sources = token_sources(self._settings, fetcher, self._observe)
+        routes = {}
+        for route in self._settings.routes:
+            source = sources[_label(self._settings, route)]
+            routes[route.prefix] = (self._path(route, source, pool), source)
+        return routes
+
+    def _path(self, route: Route, source: TokenSource, pool: ConnectionPool) -> RoutePath:
+        credential = source.credential
+        return RoutePath(
+            route,
+            source,
+            pool.dialer(route.upstream, route.connect_timeout, route.response_timeout, route.idle_timeout),
+            token_header=credential.inject_header,
+            principal_header=credential.principal.header if credential.principal else None,
+        )
+
+    async def _serve_admin(self, listening: socket.socket, ends: contextlib.AsyncExitStack) -> None:
+        paths = {prefix: path for prefix, (path, _) in self.state.routes.items()}
+        metrics = Metrics(paths, self.state.sources)
+        self._observers.append(metrics)
+        runner = web.AppRunner(admin_application(self.state, metrics), access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        ends.push_async_callback(runner.cleanup)
+        await web.SockSite(runner, listening).start()
+
+    async def _serve_data(self, listening: socket.socket, ends: contextlib.AsyncExitStack) -> None:
+        guard = Guard(self.listen, self._settings.allowed_hosts, self._settings.allowed_origins)
+        paths = {prefix: path for prefix, (path, _) in self.state.routes.items()}
+        port = DataPort(Handler(guard, paths, self._observe), self._observe)
+        server = await asyncio.get_running_loop().create_server(port.protocol, sock=listening, backlog=BACKLOG)
+        ends.push_async_callback(port.drain, DRAIN_TIMEOUT)
+        ends.callback(server.close)
+
+
+def token_sources(settings: Settings, fetcher: Fetcher, observe: events.Observer) -> dict[str, TokenSource]:
+    """What the routes get their tokens from, by label: one for each origin where the token URL is relative."""
+    sources: dict[str, TokenSource] = {}
+    for route in settings.routes:
+        label = _label(settings, route)
+        if label not in sources:
+            credential = settings.credentials[route.credential]
+            sources[label] = TokenSource(credential, route.upstream.origin, label, fetcher, observe)
+    return sources
+
+
+def _label(settings: Settings, route: Route) -> str:
+    if settings.credentials[route.credential].is_relative:
+        return f"{route.credential}@{route.upstream.host_and_port}"
+    return route.credential
+
+
+async def _close(sources: Iterable[TokenSource]) -> None:
+    await asyncio.gather(*(source.close() for source in sources))
+
+
+def _bound(address: Address, listening: socket.socket) -> Address:
+    """The address with the port that the system chose, where it was left open."""
+    return address if address.path is not None else Address(address.host, listening.getsockname()[1])
+
+
+def _bind(address: Address, ends: contextlib.AsyncExitStack) -> socket.socket:
+    try:
+        if address.path is not None:
+            return _bind_unix(Path(address.path), ends)
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        listening = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise BindError(f"cannot listen on {address}: {error.strerror or error}") from None
+    ends.callback(listening.close)
+    return listening
+
+
+def _bind_unix(path: Path, ends: contextlib.AsyncExitStack) -> socket.socket:
+    """A unix socket of mode 0600; one that a dead process left behind is replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.lstat().st_mode) and not _answers(path):
+            path.unlink()
+    listening = socket.socket(socket.AF_UNIX)
+    ends.callback(listening.close)
+    umask = os.umask(0o177)
+    try:
+        listening.bind(str(path))
+    finally:
+        os.umask(umask)
+    ends.callback(path.unlink, missing_ok=True)
+    return listening
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop: uvloop's, which is faster, where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

@@ -1,0 +1,92 @@
+"""argv → exit code: 0 done, 1 failed at run time, 2 wrong usage, 78 the config is at fault."""
+
+import sys
+from pathlib import Path
+from typing import Final, NoReturn
+
+import click
+
+from . import __version__
+from .config import ConfigError, Settings, load
+
+CONFIG_FAULT: Final = 78  # EX_CONFIG of sysexits.h
+
+config_option = click.option(
+    "-c", "--config", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The config, a YAML file."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bearward", message="%(prog)s %(version)s")
+def main() -> None:
+    """A local reverse proxy that injects bearer tokens and keeps them fresh."""
+
+
+@main.command()
+@config_option
+def run(config: Path) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    from .app import BindError
+    from .run import run
+
+    settings = _load(config)
+    try:
+        run(settings)
+    except BindError as error:
+        _fail(str(error))
+
+
+@main.command()
+@config_option
+def check(config: Path) -> None:
+    """Report every fault of a config; start nothing."""
+    settings = _load(config)
+    for warning in settings.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{config}: {len(settings.routes)} routes, {len(settings.credentials)} credentials, no faults")
+
+
+@main.command()
+@click.argument("name")
+@config_option
+@click.option("--principal", default="", metavar="USER", help="On whose behalf, where the credential has principals.")
+@click.option("--show", is_flag=True, help="Print the token itself; its session is then not ended.")
+def token(name: str, config: Path, principal: str, show: bool) -> None:
+    """Obtain one token of the credential NAME; print its lifetime and claims.
+
+    NAME is the credential's name, or NAME@HOST:PORT where it has a token for each data center.
+    """
+    from .inspect_token import UnknownTokenError, inspect_token
+
+    try:
+        sys.exit(inspect_token(_load(config), name, principal, show=show))
+    except UnknownTokenError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="Make a few calls over two token lifetimes, print a table, and end.")
+@click.option("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", show_default=True)
+@click.option("--admin", default="127.0.0.1:9465", metavar="HOST:PORT", show_default=True)
+def demo(once: bool, listen: str, admin: str) -> None:
+    """Try it out: an identity provider, two data centers and bearward, all on this machine."""
+    from .app import BindError
+    from .demo import demo
+
+    try:
+        sys.exit(demo(listen, admin, once=once))
+    except BindError as error:
+        _fail(f"{error}; --listen and --admin take other addresses")
+
+
+def _load(config: Path) -> Settings:
+    try:
+        return load(config)
+    except ConfigError as error:
+        click.echo("\n".join(map(str, error.faults)), err=True)
+        sys.exit(CONFIG_FAULT)
+
+
+def _fail(reason: str) -> NoReturn:
+    click.echo(f"bearward: {reason}", err=True)
+    sys.exit(1)

@@ -1,0 +1,133 @@
+"""What happens, as frozen facts; whoever wants to know is an `Observer`. No fact holds a secret or a token."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequested:
+    """A token request came to its end. `credential` is the label; `failure` the reason that it brought no token."""
+
+    credential: str
+    grant_type: str
+    seconds: float
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRefreshed:
+    """A new token is in use. Lifetime and the time to its refresh are in seconds from its request."""
+
+    credential: str
+    generation: int
+    fingerprint: str
+    lifetime: float
+    lifetime_from: str
+    refresh_in: float
+    clock_skew: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshFailed:
+    """An attempt brought no token; the next one is made `retry_in` seconds from now."""
+
+    credential: str
+    reason: str
+    detail: str
+    for_good: bool
+    retry_in: float
+    token_left: float
+    """Seconds for which the token at hand can still be used; 0 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """The identity provider was told that a session ended; `outcome` is its status or a reason."""
+
+    credential: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvicted:
+    """The least recently used token of a principal made room for another."""
+
+    credential: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMarkedBad:
+    """The upstream answered 401 to this generation."""
+
+    credential: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecretChanged:
+    """A secret's file has new content: refusals and back-offs of the old one are forgotten."""
+
+    credential: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDone:
+    """A request of a route came to its end. `origin` is who made the status: `upstream` or `proxy`."""
+
+    route: str
+    method: str
+    code: int
+    """499 where the client left before there was an answer, as nginx counts it."""
+    origin: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamFailed:
+    """An upstream gave no whole answer. `reason` is an error code, or `truncated` after its head."""
+
+    route: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRejected:
+    """A request was refused before any route was asked; `reason` is the error code."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """An error that should not happen; `where` is type and place, without the error's text."""
+
+    task: str
+    where: str
+
+
+Event = (
+    TokenRequested
+    | TokenRefreshed
+    | RefreshFailed
+    | SessionEnded
+    | TokenEvicted
+    | TokenMarkedBad
+    | SecretChanged
+    | RequestDone
+    | UpstreamFailed
+    | RequestRejected
+    | Crashed
+)
+Observer = Callable[[Event], None]
+
+
+def place_of(error: BaseException) -> str:
+    """The type of an error and the places that it passed, without its text, which may hold what was sent."""
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    return " < ".join([type(error).__name__, *reversed(places[-6:])])

@@ -1,0 +1,1 @@
+"""What the operator sees: metrics, log, the admin port, and what `run` prints. Only reads and listens."""

@@ -1,0 +1,25 @@
+"""What the whole process is, for probes and pages: its routes, their tokens, and whether it is stopping."""
+
+from collections.abc import Mapping
+
+from ..proxy.handler import RoutePath
+from ..tokens.source import TokenSource
+
+
+class State:
+    """A view on the running parts; nothing is stored twice."""
+
+    def __init__(self, routes: Mapping[str, tuple[RoutePath, TokenSource]]) -> None:
+        self.routes = routes
+        self.sources = tuple({id(source): source for _, source in routes.values()}.values())
+        self.is_draining = False
+
+    @property
+    def is_started(self) -> bool:
+        """Whether every credential has a first token or a definite refusal."""
+        return all(source.is_started for source in self.sources)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether at least one route can be served."""
+        return not self.is_draining and any(source.is_servable for source in self.sources)

@@ -1,0 +1,85 @@
+"""The data port: aiohttp's server, with error answers and a log that repeat nothing of a request."""
+
+import asyncio
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from .. import events
+from ..errors import ProblemError
+from .handler import Handler, send_problem
+
+TARGET_BYTES: Final = 16 << 10
+HEAD_BYTES: Final = 64 << 10
+MAX_FIELDS: Final = 1000
+IDLE_CONNECTION: Final = 75.0
+READ_BUFFER: Final = 64 << 10
+
+
+class DataPort:
+    """The connections of clients."""
+
+    def __init__(self, handler: Handler, observe: events.Observer) -> None:
+        self._handler = handler
+        self._observe = observe
+        # A client that leaves ends its request, and with it the upstream's (`handler_cancellation`).
+        self._server = web.Server(handler, handler_cancellation=True)
+
+    def protocol(self) -> asyncio.Protocol:
+        """A new connection's protocol: what `create_server` asks for."""
+        return ClientConnection(
+            self._server,
+            self._observe,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=IDLE_CONNECTION,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=TARGET_BYTES,
+            max_field_size=HEAD_BYTES,
+            max_headers=MAX_FIELDS,
+            read_bufsize=READ_BUFFER,
+        )
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - of a whole phase
+        """Lets what is in flight end within `timeout` seconds, then closes everything."""
+        self._handler.is_draining = True
+        self._server.pre_shutdown()
+        await self._server.shutdown(timeout)
+
+
+class ClientConnection(web.RequestHandler):
+    """aiohttp's connection, but what goes wrong below the handler is told in our words, and never in a client's."""
+
+    __slots__ = ("_observe",)
+
+    def __init__(self, manager: web.Server, observe: events.Observer, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._observe = observe
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        problem = _problem(status, exc)
+        self._observe(events.RequestRejected(problem.code))
+        return send_problem(request, problem)
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        error = kw.get("exc_info")
+        if isinstance(error, BaseException):
+            self._observe(events.Crashed("connection", events.place_of(error)))
+
+
+def _problem(status: int, error: BaseException | None) -> ProblemError:
+    if status >= 500:
+        return ProblemError("internal_error", "See the log.", close=True)
+    if isinstance(error, LineTooLong):
+        # aiohttp's parser does not say which line it was; the limits tell.
+        if str(TARGET_BYTES) in str(error):
+            return ProblemError("target_too_long", "A request target has at most 16 KiB.", close=True)
+        return ProblemError("headers_too_large", "A request head has at most 64 KiB.", close=True)
+    return ProblemError("bad_request", "The request is not well-formed HTTP/1.1.", close=True)

@@ -1,0 +1,77 @@
+"""`bearward run`: an app, until a signal ends it."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from .app import App, event_loop
+from .config import Settings
+from .ops.logs import EventLog, open_log
+from .ops.welcome import welcome
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+FIRST_TOKENS: Final = 5.0
+"""How long the welcome waits for the first tokens, in seconds."""
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT. Raises `BindError` where an address cannot be had."""
+    log = open_log(settings.log.level, settings.log.format)
+    for warning in settings.warnings:
+        log.warning(warning)
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        runner.run(_serve(settings, log))
+
+
+async def _serve(settings: Settings, log: Any) -> None:
+    stopping = watch_signals()
+    something_happened = asyncio.Event()
+    app = App(settings, [EventLog(log), lambda _event: something_happened.set()])
+    await app.start()
+    try:
+        log.info("started", listen=str(app.listen), admin=str(app.admin), routes=len(app.state.routes))
+        await _first(stopping.wait(), _until_started(app, something_happened))
+        if not stopping.is_set():
+            with contextlib.suppress(OSError):  # nobody has to read it
+                print(welcome(app.state, app.listen, app.admin), flush=True)  # noqa: T201
+            # What is alive now stays: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            await stopping.wait()
+    finally:
+        log.info("stopping")
+        await app.stop()
+        log.info("stopped")
+
+
+async def _until_started(app: App, something_happened: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_TOKENS):
+            while not app.state.is_started:
+                something_happened.clear()
+                await something_happened.wait()
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+def watch_signals() -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; a second one ends the process at once with 128 + its number."""
+    stopping = asyncio.Event()
+
+    def stop(number: int) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)
+        stopping.set()
+
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    return stopping

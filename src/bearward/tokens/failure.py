@@ -1,0 +1,46 @@
+"""Why a token request brought no token: a closed set of reasons, and what each means for the next try."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The values of the metrics' label `reason`."""
+
+    NETWORK = "network"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    THROTTLED = "throttled"
+    SERVER_ERROR = "server_error"
+    SESSION_LIMIT = "session_limit"
+    NO_TOKEN = "no_token"  # noqa: S105 - a name, not a password
+    ALREADY_EXPIRED = "already_expired"
+    SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105
+    REFRESH_TOKEN_REFUSED = "refresh_token_refused"  # noqa: S105
+    PASSWORD_REFUSED = "password_refused"  # noqa: S105
+    REFUSED = "refused"
+
+
+FOR_GOOD = frozenset({Reason.PASSWORD_REFUSED, Reason.REFUSED})
+"""Reasons that time does not heal: the identity provider said no."""
+
+
+@dataclass(eq=False)
+class TokenRequestError(Exception):
+    """A token request brought no token. `detail` is fit for logs: fixed words, a status, a known error code."""
+
+    reason: Reason
+    detail: str
+    retry_after: float | None = None
+    """Seconds that the identity provider asked us to wait."""
+    sent: bool = True
+    """Whether the request may have reached the identity provider."""
+    answered: bool = True
+    """Whether an answer came back; sent and never answered, a refresh token may be spent."""
+
+    @property
+    def for_good(self) -> bool:
+        return self.reason in FOR_GOOD
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"

@@ -1,0 +1,365 @@
+"""One token's life: none → fresh → stale → expired, and rejected.
+
+The law of this file: one task, `_live`, makes every token request of a key, one after the other; everybody else
+only reads `current`, waits for what the task brings, or tells it what happened (a 401, a request that waits).
+So a refresh is never doubled, never belongs to the request that wanted it, and needs no lock.
+
+             wake: a request waits, a 401, a changed secret
+                 │
+    ┌──► until due ──► attempt ──► adopt: a new generation ──┐
+    │                     └─────► fail: back off, keep the old token
+    └────────────────────────────────────────────────────────┘
+"""
+
+import asyncio
+import contextlib
+import math
+import random
+from typing import Final
+
+from .. import clock, events
+from ..errors import ProblemError
+from . import schedule
+from .answer import Issued
+from .credential import Credential
+from .failure import Reason, TokenRequestError
+from .fetcher import Fetcher, obtain
+from .recipe import digest_of_secrets, logout_request
+from .token import Token, TokenStatus, fingerprint
+
+TICK: Final = 15.0
+"""The longest sleep: timers stop while a laptop sleeps, the clock does not."""
+SECRET_TICK: Final = 2.5
+"""How often changed secrets are looked for after a failure."""
+CLOSE_TIMEOUT: Final = 3.0
+"""How long the end of a life may take: for the attempt that runs, and for each logout."""
+
+
+class Keeper:
+    """Keeps the token of one key: a credential, at one token endpoint, for one principal (or none).
+
+    With `on_demand` nothing is asked before the first request, and a token that nobody used is not refreshed.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        credential: Credential,
+        *,
+        token_url: str,
+        logout_url: str | None,
+        fetcher: Fetcher,
+        observe: events.Observer,
+        principal: str = "",
+        on_demand: bool = False,
+    ) -> None:
+        self._label = label
+        self._credential = credential
+        self._token_url = token_url
+        self._logout_url = logout_url
+        self._fetcher = fetcher
+        self._observe = observe
+        self._principal = principal
+        self._on_demand = on_demand
+
+        self._token: Token | None = None
+        self._generation = 0
+        self._bad_generation = 0
+        self._used = not on_demand
+        self._skew: float | None = None
+
+        self._refresh_token: str | None = None
+        self._refresh_token_until = math.inf
+        self._orphans: list[str] = []
+        """Refresh tokens of sessions that must be ended and never refreshed: whether they are spent is unknown."""
+
+        self._failure: TokenRequestError | None = None
+        self._failures = 0
+        self._failed_at = 0.0
+        self._retry_at = 0.0
+        self._retry_not_before = 0.0
+        self._digest = b""
+
+        self._task: asyncio.Task[None] | None = None
+        self._attempting = False
+        self._wake = asyncio.Event()
+        self._change: asyncio.Future[None] | None = None
+        self._waiters = 0
+
+    # ── what a request asks ──────────────────────────────────────────────────────────────────────────────────
+
+    def current(self) -> Token | None:
+        """The token, where it can be used right now. Awaits nothing."""
+        token = self._token
+        if token is None:
+            return None
+        now = clock.now()
+        if now >= token.usable_until:
+            return None
+        if token.generation == self._bad_generation and self._failure is None:
+            return None  # its replacement is on the way; should that fail, this one is served while it lives
+        if not self._used:
+            self._used = True
+            if now >= token.refresh_at:
+                self._wake.set()
+        return token
+
+    async def wait(self) -> Token:
+        """The token, as soon as there is one. Raises `ProblemError` (503) where none comes within 15 s."""
+        deadline = clock.now() + schedule.WAIT_FOR_TOKEN
+        self._used = True
+        self._waiters += 1
+        try:
+            while (token := self.current()) is None:
+                self._wake.set()
+                remaining = deadline - clock.now()
+                if remaining <= 0 or self._is_closed or not (self._attempting or self._due() <= deadline):
+                    raise self._unavailable()
+                await asyncio.wait([self._next_change()], timeout=remaining)
+            return token
+        finally:
+            self._waiters -= 1
+
+    def reject(self, token: Token) -> None:
+        """Notes that the upstream answered 401 to `token`. A young token is not to blame, an old one is known."""
+        is_known = token.generation <= self._bad_generation or token.generation != self._generation
+        if is_known or clock.now() - token.obtained_at < schedule.YOUNG:
+            return
+        self._bad_generation = token.generation
+        self._observe(events.TokenMarkedBad(self._label, token.generation))
+        self._wake.set()
+
+    async def replace(self, token: Token) -> Token | None:
+        """After an upstream's 401 to `token`: a newer one; None where there is none and the 401 is the answer."""
+        self.reject(token)
+        if token.generation == self._generation and token.generation != self._bad_generation:
+            return None
+        try:
+            newer = self.current() or await self.wait()
+        except ProblemError:
+            return None
+        return newer if newer.generation > token.generation else None
+
+    # ── its beginning and its end ────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Begins the life, in a task of its own."""
+        self._task = asyncio.create_task(self._live(), name=f"token of {self._label}")
+
+    async def close(self) -> None:
+        """Ends it: lets the attempt that runs come to its end, then ends the session. Takes a few seconds at most."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        if self._attempting:
+            await asyncio.wait([self._next_change()], timeout=CLOSE_TIMEOUT)
+        task.cancel()
+        await asyncio.wait([task])
+        self._notify()
+        sessions = [*self._orphans, *([self._refresh_token] if self._refresh_token else [])]
+        with contextlib.suppress(TimeoutError, TokenRequestError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                for refresh_token in sessions:
+                    await self._log_out(refresh_token)
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._task is None
+
+    def status(self) -> TokenStatus:
+        """What an operator may know."""
+        token, now = self._token, clock.now()
+        if token is not None and now < token.usable_until:
+            state = "fresh" if now < token.refresh_at and self._bad_generation < token.generation else "stale"
+        elif self._failure is not None and self._failure.for_good:
+            state = "rejected"
+        else:
+            state = "none" if token is None else "expired"
+        due = self._due()
+        return TokenStatus(
+            state=state,  # type: ignore[arg-type]
+            generation=self._generation,
+            fingerprint=token.fingerprint if token else None,
+            expires_at=clock.wall(token.expires_at) if token else None,
+            refresh_due_at=clock.wall(max(due, now)) if due < math.inf else None,
+            last_refresh_at=clock.wall(token.obtained_at) if token else None,
+            waiters=self._waiters,
+            failures=self._failures,
+            last_failure=self._failure.reason if self._failure else None,
+            clock_skew=self._skew,
+        )
+
+    # ── the life ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _live(self) -> None:
+        while True:
+            await self._until_due()
+            self._attempting = True
+            try:
+                await self._attempt()
+            except Exception as error:  # a fault of ours must not end the life of the token
+                self._observe(events.Crashed("token", events.place_of(error)))
+                self._fail(TokenRequestError(Reason.NO_TOKEN, "internal error"))
+            finally:
+                self._attempting = False
+                self._notify()
+
+    async def _until_due(self) -> None:
+        while (remaining := self._due() - clock.now()) > 0:
+            self._wake.clear()
+            tick = SECRET_TICK if self._failure else TICK
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(remaining, tick)):
+                    await self._wake.wait()
+            if self._failure and digest_of_secrets(self._credential) != self._digest:
+                self._observe(events.SecretChanged(self._label))
+                self._failure, self._failures = None, 0
+                return
+
+    def _due(self) -> float:
+        """When the next attempt is to be made."""
+        token = self._token
+        if self._failure is not None:
+            due = self._retry_at
+            if self._waiters and not self._failure.for_good and self.current() is None:
+                due = max(min(due, self._failed_at + schedule.IMPATIENT), self._retry_not_before)
+            return due
+        if not self._used:
+            return math.inf
+        if token is None or token.generation == self._bad_generation:
+            return 0.0
+        return token.refresh_at
+
+    async def _attempt(self) -> None:
+        self._digest = digest_of_secrets(self._credential)
+        try:
+            self._adopt(*await self._obtain())
+        except TokenRequestError as failure:
+            self._fail(failure)
+
+    async def _obtain(self) -> tuple[Issued, float, bool]:
+        """A token, the time of its request, and whether it came by refresh."""
+        while self._orphans:
+            await self._log_out(self._orphans[0])
+            del self._orphans[0]
+        refresh_token = self._refresh_token
+        if refresh_token is not None and clock.now() < self._refresh_token_until:
+            try:
+                return *await self._request(refresh_token), True
+            except TokenRequestError as failure:
+                if failure.reason is not Reason.REFRESH_TOKEN_REFUSED:
+                    if failure.sent and not failure.answered:
+                        # Perhaps spent; sending a spent one again would end the session behind our back.
+                        self._refresh_token = None
+                        self._orphans.append(refresh_token)
+                    raise
+        self._refresh_token = None
+        return *await self._request(None), False
+
+    async def _request(self, refresh_token: str | None) -> tuple[Issued, float]:
+        sent_at = clock.now()
+        grant = "refresh_token" if refresh_token else self._credential.grant_type
+        failure: str | None = None
+        try:
+            issued = await obtain(self._credential, self._token_url, self._principal, refresh_token, self._fetcher)
+        except TokenRequestError as error:
+            failure = error.reason
+            raise
+        finally:
+            self._observe(events.TokenRequested(self._label, grant, clock.now() - sent_at, failure))
+        return issued, sent_at
+
+    def _adopt(self, issued: Issued, sent_at: float, refreshed: bool) -> None:
+        lead = schedule.lead(issued.lifetime, self._credential.refresh_lead, random.uniform)
+        self._generation += 1
+        self._token = token = Token(
+            header_value=self._credential.inject_format.replace("{token}", issued.token),
+            generation=self._generation,
+            obtained_at=sent_at,
+            refresh_at=sent_at + issued.lifetime - lead,
+            usable_until=sent_at + issued.lifetime - schedule.margin(issued.lifetime),
+            expires_at=sent_at + issued.lifetime,
+            fingerprint=fingerprint(issued.token),
+        )
+        if issued.refresh_token or not refreshed:
+            self._refresh_token = issued.refresh_token
+        if issued.refresh_token or issued.refresh_lifetime:
+            self._refresh_token_until = sent_at + (issued.refresh_lifetime or math.inf)
+        self._failure, self._failures = None, 0
+        self._used = not self._on_demand or self._waiters > 0
+        self._skew = issued.clock_skew
+        self._observe(
+            events.TokenRefreshed(
+                credential=self._label,
+                generation=token.generation,
+                fingerprint=token.fingerprint,
+                lifetime=issued.lifetime,
+                lifetime_from=issued.lifetime_from,
+                refresh_in=issued.lifetime - lead,
+                clock_skew=issued.clock_skew,
+            )
+        )
+
+    def _fail(self, failure: TokenRequestError) -> None:
+        before = self._failure
+        same_kind = before is not None and (before.for_good, before.for_good and before.reason) == (
+            failure.for_good,
+            failure.for_good and failure.reason,
+        )
+        self._failures = self._failures + 1 if same_kind else 1
+        self._failure = failure
+        now = self._failed_at = clock.now()
+        self._retry_not_before = now + (failure.retry_after or 0.0)
+        delay = schedule.retry_delay(failure.reason, self._failures, random.uniform)
+        self._retry_at = max(now + delay, self._retry_not_before)
+        usable = self._token.usable_until - now if self._token else 0.0
+        self._observe(
+            events.RefreshFailed(
+                credential=self._label,
+                reason=failure.reason,
+                detail=failure.detail,
+                for_good=failure.for_good,
+                retry_in=self._due() - now,
+                token_left=max(usable, 0.0),
+            )
+        )
+
+    async def _log_out(self, refresh_token: str) -> None:
+        """Ends a session, as well as it can be done: whatever the answer, it is not asked twice."""
+        if self._logout_url is None:
+            return
+        try:
+            request = logout_request(self._credential, self._logout_url, refresh_token)
+            answer = await self._fetcher.send(request, CLOSE_TIMEOUT)
+        except TokenRequestError as failure:
+            if not failure.sent:
+                raise  # nobody heard it: it stays to be done
+            self._observe(events.SessionEnded(self._label, failure.reason))
+        else:
+            self._observe(events.SessionEnded(self._label, f"status {answer.status}"))
+
+    # ── who waits ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _next_change(self) -> asyncio.Future[None]:
+        if self._change is None:
+            self._change = asyncio.get_running_loop().create_future()
+        return self._change
+
+    def _notify(self) -> None:
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
+        self._change = None
+
+    def _unavailable(self) -> ProblemError:
+        wait = max(self._due() - clock.now(), 1.0)
+        if self._failure is not None and self._failure.for_good:
+            return ProblemError(
+                "credential_rejected",
+                f"The identity provider refuses the credential {self._credential.name!r} for good; see the log.",
+                retry_after=wait,
+            )
+        return ProblemError(
+            "token_unavailable",
+            f"The credential {self._credential.name!r} has no usable token; it is tried again.",
+            retry_after=wait,
+        )
