@@ -17,6 +17,7 @@ from aiohttp import web
 from . import events
 from .address import Address
 from .config import Settings
+from .errors import os_reason
 from .ops.admin import admin_application
 from .ops.metrics import Metrics
 from .ops.state import State
@@ -144,7 +145,7 @@ def _bind(address: Address, ends: contextlib.AsyncExitStack) -> socket.socket:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         listening = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise BindError(f"cannot listen on {address}: {error.strerror or error}") from None
+        raise BindError(f"cannot listen on {address}: {os_reason(error)}") from None
     ends.callback(listening.close)
     return listening
 

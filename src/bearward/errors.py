@@ -1,5 +1,7 @@
 """Every answer that bearward makes itself has a name: its code, its status and its public title (RFC 9457)."""
 
+import os
+import socket
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,3 +57,10 @@ class ProblemError(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"
+
+
+def os_reason(error: OSError) -> str:
+    """What the system says of an error, without the addresses and names that libraries put around it."""
+    if isinstance(error, socket.gaierror):
+        return "no such host name"
+    return os.strerror(error.errno) if error.errno else type(error).__name__

@@ -7,7 +7,7 @@ appears with its first failure hides that failure from `increase()`.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
@@ -38,6 +38,16 @@ class Metrics:
     def __init__(self, paths: Mapping[str, RoutePath], sources: Iterable[TokenSource]) -> None:
         self.registry = CollectorRegistry()
         Info("bearward_build", "The running version", registry=self.registry).info({"version": __version__})
+        Gauge(
+            "bearward_config_last_reload_successful",
+            "Whether the last reading of the config found no fault",
+            registry=self.registry,
+        ).set(1)
+        Gauge(
+            "bearward_config_last_reload_success_timestamp_seconds",
+            "When the config in force was read",
+            registry=self.registry,
+        ).set_to_current_time()
         self._requests = self._counter("requests", "Requests by route", "route", "method", "code", "origin")
         self._rejected = self._counter("rejected_requests", "Requests refused before any route was asked", "reason")
         self._upstream_failures = self._counter(

@@ -1,5 +1,6 @@
 """A request's body on its way: streamed once, and kept while it is small, so that it can be sent a second time."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -31,11 +32,18 @@ class RequestBody:
         self._note(arrived)
         return kept + arrived
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body from its first byte, as far as it is repeatable; then the rest as it comes."""
+    async def chunks(self, idle_timeout: float) -> AsyncIterator[bytes]:
+        """The body from its first byte, as far as it is repeatable; then the rest as it comes.
+
+        Raises `TimeoutError` where nothing comes for `idle_timeout` seconds.
+        """
         if self._kept:
             yield bytes(self._kept)
-        while chunk := await self._content.readany():
+        while True:
+            async with asyncio.timeout(idle_timeout):
+                chunk = await self._content.readany()
+            if not chunk:
+                return
             self._note(chunk)
             yield chunk
 

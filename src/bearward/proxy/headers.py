@@ -16,7 +16,7 @@ HOP_BY_HOP: Final = frozenset(
     }
 )
 _REQUEST_DROPS: Final = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"forwarded"}
-_RESPONSE_DROPS: Final = HOP_BY_HOP | {b"bearward-error"}
+_RESPONSE_DROPS: Final = HOP_BY_HOP | {b"content-length", b"bearward-error"}
 BODILESS_STATUSES: Final = frozenset({204, 304})
 
 

@@ -64,6 +64,8 @@ class ClientConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client left: nobody to answer
         problem = _problem(status, exc)
         self._observe(events.RequestRejected(problem.code))
         return send_problem(request, problem)

@@ -134,7 +134,7 @@ class Exchange:
         if body.is_chunked:
             writer.enable_chunking()
         try:
-            async for chunk in body.chunks():
+            async for chunk in body.chunks(self._idle_timeout):
                 await writer.write(chunk)
             await writer.write_eof()
         except aiohttp.ClientConnectionError:
@@ -153,8 +153,8 @@ class Exchange:
         except HttpProcessingError:
             raise ProblemError("upstream_protocol", f"The answer of {self._host} is malformed.") from None
         except (aiohttp.ClientError, OSError):
-            if self._client_broke_off():
-                raise ProblemError("bad_request", "The request's body is malformed.", close=True) from None
+            if broken := self._broken_request():
+                raise broken from None
             raise ProblemError("upstream_closed", f"{self._host} closed the connection without an answer.") from None
         if message.code == 101 or not 100 <= message.code < 600:
             raise ProblemError("upstream_protocol", f"The answer of {self._host} has a status that was not asked for.")
@@ -163,9 +163,14 @@ class Exchange:
             self.message, self.content = message, content
         return message
 
-    def _client_broke_off(self) -> bool:
+    def _broken_request(self) -> ProblemError | None:
+        """What is wrong with the request's body, where that is why its upstream was left."""
         pump = self._pump
-        return pump is not None and pump.done() and not pump.cancelled() and pump.exception() is not None
+        if pump is None or not pump.done() or pump.cancelled() or pump.exception() is None:
+            return None
+        if isinstance(pump.exception(), TimeoutError):
+            return ProblemError("request_timeout", "The request's body did not arrive in time.", close=True)
+        return ProblemError("bad_request", "The request's body is malformed.", close=True)
 
     def buffered(self) -> tuple[bytes, bool]:
         """What is here of the answer's body already, and whether that is all of it."""

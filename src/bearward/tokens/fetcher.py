@@ -8,6 +8,7 @@ import aiohttp
 from yarl import URL
 
 from .. import __version__
+from ..errors import os_reason
 from .answer import Answer, Issued, read_answer
 from .credential import Credential
 from .failure import Reason, TokenRequestError
@@ -56,7 +57,7 @@ class Fetcher:
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
             raise _unanswered(Reason.TLS, type(error).__name__, exchange.sent) from None
         except aiohttp.ClientConnectorError as error:
-            raise _unanswered(Reason.NETWORK, error.strerror or type(error).__name__, exchange.sent) from None
+            raise _unanswered(Reason.NETWORK, os_reason(error.os_error), exchange.sent) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _unanswered(Reason.NETWORK, type(error).__name__, exchange.sent) from None
 
