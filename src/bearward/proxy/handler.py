@@ -8,8 +8,11 @@ guard ─► route ─► token ─► upstream ─► relay
 import asyncio
 import json
 import math
+import socket
+import struct
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final, Protocol, TypeVar
 
 from aiohttp import web
@@ -243,6 +246,8 @@ class Crossing:
             raise ProblemError("bad_request", f"The header {name} names one principal, not several.")
         if not values or not values[0].strip():
             raise ProblemError("principal_required", f"The header {name} must name the principal.")
+        if not values[0].isprintable():
+            raise ProblemError("bad_request", f"The header {name} is no printable UTF-8 text.")
         return values[0]
 
     def _take_body(self) -> None:
@@ -324,9 +329,12 @@ class Crossing:
         return KEEP if keep_alive else CLOSE
 
     def _break_off(self) -> None:
-        """Lets the client see that the answer is not whole: no last chunk, too few bytes, or a reset."""
+        """Lets the client see that the answer is not whole: no last chunk, too few bytes, else a reset."""
         transport = self._request.transport
         if transport is not None and self._request.version != HttpVersion11:
+            # Closing is the end of an HTTP/1.0 answer; only a reset says that it broke off.
+            connection = transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
 
 
@@ -339,7 +347,7 @@ def send_problem(request: web.BaseRequest, problem: ProblemError) -> web.StreamR
         "detail": problem.detail,
         "code": problem.code,
     }
-    lines = [f"HTTP/1.1 {problem.status} {problem.title}", f"Bearward-Error: {problem.code}"]
+    lines = [f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}", f"Bearward-Error: {problem.code}"]
     lines.append("Content-Type: application/problem+json")
     if problem.allow is not None:
         lines.append(f"Allow: {problem.allow}")

@@ -58,6 +58,8 @@ class Fetcher:
             raise _unanswered(Reason.TLS, type(error).__name__, exchange.sent) from None
         except aiohttp.ClientConnectorError as error:
             raise _unanswered(Reason.NETWORK, os_reason(error.os_error), exchange.sent) from None
+        except aiohttp.ClientResponseError:
+            raise _unanswered(Reason.NO_TOKEN, "the answer is malformed HTTP", exchange.sent) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _unanswered(Reason.NETWORK, type(error).__name__, exchange.sent) from None
 

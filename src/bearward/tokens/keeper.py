@@ -93,15 +93,13 @@ class Keeper:
         token = self._token
         if token is None:
             return None
-        now = clock.now()
-        if now >= token.usable_until:
+        if clock.now() >= token.usable_until:
             return None
         if token.generation == self._bad_generation and self._failure is None:
             return None  # its replacement is on the way; should that fail, this one is served while it lives
         if not self._used:
             self._used = True
-            if now >= token.refresh_at:
-                self._wake.set()
+            self._wake.set()  # it is worth a refresh
         return token
 
     async def wait(self) -> Token:

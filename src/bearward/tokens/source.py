@@ -67,9 +67,7 @@ class TokenSource:
 
     async def close(self) -> None:
         """Ends all lives, and with them the sessions."""
-        keepers = list(self._keepers())
-        self._one, self._each = None, _Principals(0, self._retire)
-        await asyncio.gather(*(keeper.close() for keeper in keepers), *self._leaving)
+        await asyncio.gather(*(keeper.close() for keeper in self._keepers()), *self._leaving)
 
     def statuses(self) -> list[TokenStatus]:
         """What an operator may know of each token, in no order that names a principal."""
