@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -23,8 +24,16 @@ def run(settings: Settings) -> None:
     log = open_log(settings.log.level, settings.log.format)
     for warning in settings.warnings:
         log.warning(warning)
+    _raise_file_limit()
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         runner.run(_serve(settings, log))
+
+
+def _raise_file_limit() -> None:
+    """As many open files as the system allows: each request in flight takes two, and a shell's default is 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(settings: Settings, log: Any) -> None:

@@ -179,7 +179,7 @@ class Keeper:
             generation=self._generation,
             fingerprint=token.fingerprint if token else None,
             expires_at=clock.wall(token.expires_at) if token else None,
-            refresh_due_at=clock.wall(max(due, now)) if due < math.inf else None,
+            refresh_due_at=clock.wall(due or now) if due < math.inf else None,
             last_refresh_at=clock.wall(token.obtained_at) if token else None,
             waiters=self._waiters,
             failures=self._failures,
@@ -215,7 +215,7 @@ class Keeper:
                 return
 
     def _due(self) -> float:
-        """When the next attempt is to be made."""
+        """When the next attempt is to be made; 0 is at once."""
         token = self._token
         if self._failure is not None:
             due = self._retry_at

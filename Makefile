@@ -1,0 +1,36 @@
+# Everything runs in a venv of its own; PYTHON is the interpreter that it is made with (3.11 or newer).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install lint test check demo clean
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+install: $(VENV)/installed ## the venv, with bearward (editable) and the tools of the dev group
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"  # the first that knows --group
+	$(BIN)/pip install --quiet --editable ".[uvloop]" --group dev
+	touch $@
+
+lint: install ## ruff, mypy, and who imports whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: install ## pytest; more arguments: make test ARGS="-k token"
+	$(BIN)/pytest $(ARGS)
+
+check: lint test ## lint, then test
+
+demo: install ## an identity provider, two data centers and bearward between them
+	$(BIN)/bearward demo
+
+clean: ## the venv, caches and builds
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
