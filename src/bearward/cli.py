@@ -1,6 +1,7 @@
 """argv → exit code: 0 done, 1 failed at run time, 2 wrong usage, 78 the config is at fault."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -27,9 +28,10 @@ def main() -> None:
 def run(config: Path) -> None:
     """Serve until SIGTERM or SIGINT."""
     from .app import BindError
+    from .config.apart import load_apart
     from .run import run
 
-    settings = _load(config)
+    settings = _load(config, load_apart)
     try:
         run(settings)
     except BindError as error:
@@ -66,9 +68,9 @@ def token(name: str, config: Path, principal: str, show: bool) -> None:
 
 @main.command()
 @click.option("--once", is_flag=True, help="Make a few calls over two token lifetimes, print a table, and end.")
-@click.option("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", show_default=True)
-@click.option("--admin", default="127.0.0.1:9465", metavar="HOST:PORT", show_default=True)
-def demo(once: bool, listen: str, admin: str) -> None:
+@click.option("--listen", metavar="HOST:PORT", help="Default: 127.0.0.1:8080; with --once any free port.")
+@click.option("--admin", metavar="HOST:PORT", help="Default: 127.0.0.1:9465; with --once any free port.")
+def demo(once: bool, listen: str | None, admin: str | None) -> None:
     """Try it out: an identity provider, two data centers and bearward, all on this machine."""
     from .app import BindError
     from .demo import demo
@@ -79,12 +81,14 @@ def demo(once: bool, listen: str, admin: str) -> None:
         _fail(f"{error}; --listen and --admin take other addresses")
 
 
-def _load(config: Path) -> Settings:
+def _load(config: Path, load: Callable[[Path], Settings] = load) -> Settings:
     try:
         return load(config)
     except ConfigError as error:
         click.echo("\n".join(map(str, error.faults)), err=True)
         sys.exit(CONFIG_FAULT)
+    except OSError as error:
+        _fail(str(error))
 
 
 def _fail(reason: str) -> NoReturn:

@@ -1,9 +1,9 @@
 """A string that cannot be printed: `reveal()` is the only way out."""
 
+import pickle
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 MAX_FILE_BYTES = 1 << 20
 
@@ -18,23 +18,23 @@ class Secret:
     A file is read again at every `reveal()`, so that a rotated secret is used without a restart.
     """
 
-    __slots__ = ("_read", "origin")
+    __slots__ = ("_path", "_value", "origin")
 
     def __init__(self, value: str, origin: str = "the config") -> None:
-        self._read: Callable[[], str] = lambda: value
+        self._value = value
+        self._path: Path | None = None
         self.origin = origin
 
     @classmethod
     def from_file(cls, path: Path) -> "Secret":
         """The content of `path`, without one trailing newline."""
-        secret = cls.__new__(cls)
-        secret._read = lambda: read_text(path)
-        secret.origin = f"file {path}"
+        secret = cls("", f"file {path}")
+        secret._path = path
         return secret
 
     def reveal(self) -> str:
         """The text itself. Raises `SecretUnreadableError` where its file is missing, unreadable or no text."""
-        return self._read()
+        return self._value if self._path is None else read_text(self._path)
 
     def __repr__(self) -> str:
         return f"<secret from {self.origin}>"
@@ -46,6 +46,17 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not serialised")
+
+
+class SecretPickler(pickle.Pickler):
+    """Hands values with secrets in them to another process of ours, through a pipe. Nothing else may pickle one."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is not Secret:
+            return NotImplemented
+        if obj._path is not None:
+            return Secret.from_file, (obj._path,)
+        return Secret, (obj._value, obj.origin)
 
 
 def read_text(path: Path) -> str:

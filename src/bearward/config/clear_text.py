@@ -1,0 +1,50 @@
+"""`http://` only to this machine, or where the route or credential says `allow_http: true`."""
+
+from collections.abc import Iterable, Mapping
+
+from ..address import is_loopback
+from .diagnostics import Path, Report, WrongError
+from .model import CredentialSection
+from .routes import ExpandedRoute
+from .urls import split_url
+
+_TOKENS = "http:// sends the token in the clear{}; write https://, or allow_http: true on this route"
+_SECRETS = "http:// sends secrets in the clear; write https://, or allow_http: true on this credential"
+_RELATIVE = "at an http:// upstream this path sends secrets in the clear; write allow_http: true on this credential"
+
+
+def check_upstreams(expanded: Iterable[ExpandedRoute], report: Report) -> None:
+    """The upstreams of routes; the URL of a data center is judged where it is used."""
+    for one in expanded:
+        if not one.section.allow_http and _is_clear(one):
+            where = f" (data center {one.data_center})" if one.data_center else ""
+            report.add((*one.path, "upstream"), _TOKENS.format(where), unless=[(*one.path, "allow_http")])
+
+
+def check_token_urls(
+    sections: Mapping[str, CredentialSection], expanded: Iterable[ExpandedRoute], report: Report
+) -> None:
+    """Token and logout URLs; a relative one is as safe as the upstreams whose origin it takes."""
+    clear = {one.section.credential for one in expanded if _is_clear(one)}
+    for name, section in sections.items():
+        path: Path = ("credentials", name)
+        for field, url in (("token_url", section.token_url), ("logout_url", section.logout_url)):
+            if url is None or section.allow_http:
+                continue
+            unless = [(*path, "allow_http"), (*path, field)]
+            if url.startswith("/") and name in clear:
+                report.add((*path, field), _RELATIVE, unless=unless)
+            elif url.startswith("http://") and not is_loopback(_host(url)):
+                report.add((*path, field), _SECRETS, unless=unless)
+
+
+def _is_clear(one: ExpandedRoute) -> bool:
+    return one.upstream is not None and one.upstream.scheme == "http" and not is_loopback(one.upstream.host)
+
+
+def _host(url: str) -> str:
+    """The host; the path, which may hold placeholders, is not looked at."""
+    try:
+        return split_url("/".join(url.split("/")[:3]))[1]
+    except WrongError:
+        return ""

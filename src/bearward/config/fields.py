@@ -1,0 +1,180 @@
+"""The types of the model's fields. Every scalar arrives as text as written, and here the field decides what it is."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+from pydantic import AfterValidator, PlainValidator, ValidationInfo
+
+from ..address import Address
+from ..proxy.routes import DEFAULT_PORTS, Upstream
+from ..secret import Secret
+from ..tokens.credential import FieldPath
+from . import urls
+from .diagnostics import WrongError, did_you_mean
+from .document import Text
+from .references import fetch, read_plain, read_secret
+
+SHOWN = "shown"
+"""Marks a field whose value is no secret: reports may show it."""
+
+MAX_SECONDS = 10 * 365 * 86400
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_TRUTH = {"true": True, "false": False}
+
+
+def json_value(text: Text) -> Any:
+    """What unquoted text means in JSON: a truth value, a number, or else the text."""
+    if not text.is_plain:
+        return str(text)
+    if text in _TRUTH:
+        return _TRUTH[text]
+    found = _JSON_NUMBER.fullmatch(text)
+    if not found:
+        return str(text)
+    if len(text) > 300 or (value := float(text)) in (float("inf"), float("-inf")):
+        raise WrongError("is too large a number; put it in quotes if it is text")
+    return value if found[2] or found[3] else int(text)
+
+
+def _folder(info: ValidationInfo) -> Path:
+    """The config's folder, which `Config` is validated with."""
+    return cast(Path, info.context)
+
+
+def _plain(value: object, info: ValidationInfo) -> Text:
+    return read_plain(value, _folder(info))
+
+
+def _typed(read: Callable[[Text], Any]) -> PlainValidator:
+    """A validator that hands the text, fetched if need be, to `read`."""
+
+    def validate(value: object, info: ValidationInfo) -> Any:
+        return read(_plain(value, info))
+
+    return PlainValidator(validate)
+
+
+def one_of(literal: Any) -> PlainValidator:
+    """One of the words of a `Literal`."""
+    words = get_args(literal)
+
+    def read(text: Text) -> str:
+        if text not in words:
+            raise WrongError(f"must be one of {', '.join(words)}" + did_you_mean(text, words).partition("; known")[0])
+        return str(text)
+
+    return _typed(read)
+
+
+def _line(text: Text) -> str:
+    if not text:
+        raise WrongError("is empty")
+    if not text.isprintable():
+        raise WrongError("must be one line without control characters")
+    return str(text)
+
+
+def _flag(text: Text) -> bool:
+    if text not in _TRUTH:
+        raise WrongError("must be true or false, written exactly so")
+    return _TRUTH[text]
+
+
+def _duration(text: Text) -> float:
+    found = _DURATION.fullmatch(text)
+    if not found:
+        raise WrongError("must be a duration: 500ms, 90s, 15m, 2h, or a number of seconds")
+    seconds = float(found[1]) * _UNITS[found[2] or "s"]
+    if not 0 < seconds <= MAX_SECONDS:
+        raise WrongError("must be longer than 0 and no more than ten years")
+    return seconds
+
+
+def _count(text: Text) -> int:
+    if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= 1_000_000:
+        raise WrongError("must be a whole number from 1 to 1000000")
+    return int(text)
+
+
+def _token(text: str) -> str:
+    if not _TOKEN.fullmatch(text):
+        raise WrongError("is no header name: letters, digits and hyphens, without spaces and colons")
+    return str(text)
+
+
+def _answer_path(text: Text) -> FieldPath:
+    """`a.b\\.c.0`; empty: the whole body."""
+    keys = tuple(key.replace("\\.", ".") for key in re.split(r"(?<!\\)\.", text)) if text else ()
+    if "" in keys:
+        raise WrongError("has an empty name between dots; a dot inside a name is written \\.")
+    return keys
+
+
+def _origin(text: Text) -> str:
+    found = re.fullmatch(r"([a-z][a-z0-9+.-]*)://([^/]+)", text.lower())
+    if not found:
+        raise WrongError("must be SCHEME://HOST or SCHEME://HOST:PORT, without a path")
+    host, port = urls.split_host(found[2])
+    bracketed = f"[{host}]" if ":" in host else host
+    is_default = port is None or port == DEFAULT_PORTS.get(found[1])
+    return f"{found[1]}://{bracketed}" + ("" if is_default else f":{port}")
+
+
+def _host(text: Text) -> tuple[str, int | None]:
+    host, port = urls.split_host(text)
+    return (f"[{host}]" if ":" in host else host), port
+
+
+def _listening(value: object, info: ValidationInfo) -> Address:
+    return urls.read_address(_plain(value, info), _folder(info))
+
+
+def _format(text: Text) -> str:
+    if not text.isprintable() or not text.isascii() or text.count("{token}") != 1:
+        raise WrongError("must be visible ASCII text that holds {token} exactly once")
+    return str(text)
+
+
+def _secret(value: object, info: ValidationInfo) -> Secret:
+    return read_secret(value, _folder(info))
+
+
+def _header_value(value: object, info: ValidationInfo) -> Secret:
+    secret, text = fetch(value, _folder(info))
+    if text != text.strip() or not (text.isascii() and text.replace("\t", "").isprintable()):
+        raise WrongError("must be visible ASCII text on one line, without spaces around it")
+    return secret
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise WrongError("must be a name of letters, digits, dots, hyphens and underscores")
+    return text
+
+
+def _json_scalar(value: object, info: ValidationInfo) -> Any:
+    return None if value is None else json_value(_plain(value, info))
+
+
+Line = Annotated[str, _typed(_line), SHOWN]
+Flag = Annotated[bool, _typed(_flag), SHOWN]
+Duration = Annotated[float, _typed(_duration), SHOWN]
+Count = Annotated[int, _typed(_count), SHOWN]
+SecretText = Annotated[Secret, PlainValidator(_secret)]
+ShownSecret = Annotated[Secret, PlainValidator(_secret), SHOWN]
+HeaderValue = Annotated[Secret, PlainValidator(_header_value)]
+HeaderName = Annotated[str, AfterValidator(_token)]
+HeaderNameText = Annotated[str, _typed(_token), SHOWN]
+AnswerPath = Annotated[FieldPath, _typed(_answer_path), SHOWN]
+BaseUrl = Annotated[Upstream, _typed(urls.read_upstream), SHOWN]
+Origin = Annotated[str, _typed(_origin), SHOWN]
+HostAndPort = Annotated[tuple[str, int | None], _typed(_host), SHOWN]
+ListeningAddress = Annotated[Address, PlainValidator(_listening), SHOWN]
+Format = Annotated[str, _typed(_format)]
+Name = Annotated[str, AfterValidator(_name)]
+JsonScalar = Annotated[Any, PlainValidator(_json_scalar), SHOWN]
