@@ -25,6 +25,7 @@ from .proxy.guard import Guard
 from .proxy.handler import Handler, RoutePath
 from .proxy.routes import Route
 from .proxy.server import DataPort
+from .proxy.server import UnsafeParserError as UnsafeParserError
 from .proxy.upstream import ConnectionPool
 from .tokens.fetcher import Fetcher
 from .tokens.source import TokenSource
@@ -49,7 +50,10 @@ class App:
         self.state = State({})
 
     async def start(self) -> None:
-        """Binds both ports, starts the tokens and serves. Raises `BindError`; what was begun is then undone."""
+        """Binds both ports, starts the tokens and serves.
+
+        Raises `BindError` and `UnsafeParserError`; what was begun is then undone.
+        """
         async with contextlib.AsyncExitStack() as ends:
             data_socket = _bind(self._settings.listen, ends)
             admin_socket = _bind(self._settings.admin, ends)
@@ -60,11 +64,14 @@ class App:
             pool = ConnectionPool()
             ends.push_async_callback(pool.close)
             self.state = State(self._routes(fetcher, pool))
+            port = self._data_port()
             await self._serve_admin(admin_socket, ends)
             ends.push_async_callback(_close, self.state.sources)
             for source in self.state.sources:
                 source.start()
-            await self._serve_data(data_socket, ends)
+            server = await asyncio.get_running_loop().create_server(port.protocol, sock=data_socket, backlog=BACKLOG)
+            ends.push_async_callback(port.drain, DRAIN_TIMEOUT)
+            ends.callback(server.close)
             self._ends = ends.pop_all()
 
     async def stop(self) -> None:
@@ -103,13 +110,10 @@ class App:
         ends.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listening).start()
 
-    async def _serve_data(self, listening: socket.socket, ends: contextlib.AsyncExitStack) -> None:
+    def _data_port(self) -> DataPort:
         guard = Guard(self.listen, self._settings.allowed_hosts, self._settings.allowed_origins)
         paths = {prefix: path for prefix, (path, _) in self.state.routes.items()}
-        port = DataPort(Handler(guard, paths, self._observe), self._observe)
-        server = await asyncio.get_running_loop().create_server(port.protocol, sock=listening, backlog=BACKLOG)
-        ends.push_async_callback(port.drain, DRAIN_TIMEOUT)
-        ends.callback(server.close)
+        return DataPort(Handler(guard, paths, self._observe), self._observe)
 
 
 def token_sources(settings: Settings, fetcher: Fetcher, observe: events.Observer) -> dict[str, TokenSource]:

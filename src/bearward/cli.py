@@ -27,14 +27,14 @@ def main() -> None:
 @config_option
 def run(config: Path) -> None:
     """Serve until SIGTERM or SIGINT."""
-    from .app import BindError
+    from .app import BindError, UnsafeParserError
     from .config.apart import load_apart
     from .run import run
 
     settings = _load(config, load_apart)
     try:
         run(settings)
-    except BindError as error:
+    except (BindError, UnsafeParserError) as error:
         _fail(str(error))
 
 

@@ -31,15 +31,17 @@ class Report:
     """The problems met so far. What merely follows from another problem is not added."""
 
     problems: list[Problem] = field(default_factory=list)
+    _at_fault: set[Path] = field(default_factory=set)
 
     def add(self, path: Path, text: str, *, at: Literal["key", "value"] = "value", unless: Iterable[Path] = ()) -> None:
         """Note a problem, except where one of `unless` is known to be at fault."""
         if not self.is_faulty(*unless):
             self.problems.append(Problem(path, text, at))
+            self._at_fault.update(path[:end] for end in range(len(path) + 1))
 
     def is_faulty(self, *paths: Path) -> bool:
         """Whether something is wrong at one of `paths` or below it."""
-        return any(problem.path[: len(path)] == path for path in paths for problem in self.problems)
+        return not self._at_fault.isdisjoint(paths)
 
 
 @dataclass(frozen=True, slots=True)

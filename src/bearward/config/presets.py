@@ -63,7 +63,8 @@ def _apply(fields: dict[str, Tree], path: Path, report: Report, folder: FilePath
     try:
         name = read_plain(given.get("name"), folder)
     except WrongError as error:
-        report.add(path, "must be a preset's name, or {name: NAME} with its parameters; name: " + str(error))
+        text = "must be a preset's name, or {name: NAME} with its parameters"
+        report.add((*path, *error.below), str(error) if error.below else text)
         return own
     preset = presets().get(name)
     if preset is None:

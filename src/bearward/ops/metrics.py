@@ -20,7 +20,7 @@ from ..tokens.token import TokenStatus
 
 REJECTIONS: Final = (
     *("bad_request", "bad_path", "origin_not_allowed", "no_route", "method_not_allowed", "target_too_long"),
-    *("host_not_allowed", "headers_too_large", "draining", "internal_error"),
+    *("host_not_allowed", "headers_too_large", "version_not_supported", "draining", "internal_error"),
 )
 UPSTREAM_FAILURES: Final = (
     *("upstream_unreachable", "upstream_tls", "upstream_protocol", "upstream_closed", "upstream_timeout"),

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol, TypeVar
 
 from aiohttp import web
-from aiohttp.http import HttpVersion11
+from aiohttp.http import HttpVersion10, HttpVersion11
 
 from .. import events
 from ..errors import ProblemError
@@ -137,6 +137,8 @@ class Handler:
         method = request.method
         if method == "CONNECT":
             check_method(method)
+        if request.version not in {HttpVersion10, HttpVersion11}:
+            raise ProblemError("version_not_supported", "HTTP/1.0 and HTTP/1.1 are spoken here.", close=True)
         raw = request.raw_path.encode("utf-8", "surrogateescape")
         asterisk = method == "OPTIONS" and raw == b"*"
         target = parse_target(b"/" if asterisk else raw)

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from .. import events
 from ..errors import ProblemError
@@ -17,10 +18,19 @@ IDLE_CONNECTION: Final = 75.0
 READ_BUFFER: Final = 64 << 10
 
 
+class UnsafeParserError(Exception):
+    """aiohttp was installed without its C extension; its text says what to do."""
+
+
 class DataPort:
-    """The connections of clients."""
+    """The connections of clients. Raises `UnsafeParserError`."""
 
     def __init__(self, handler: Handler, observe: events.Observer) -> None:
+        if HttpRequestParser is HttpRequestParserPy:
+            raise UnsafeParserError(
+                "aiohttp runs without its C parser, and the one in Python has let smuggled requests through: "
+                "install a wheel of aiohttp for this platform, and unset AIOHTTP_NO_EXTENSIONS"
+            )
         self._handler = handler
         self._observe = observe
         # A client that leaves ends its request, and with it the upstream's (`handler_cancellation`).

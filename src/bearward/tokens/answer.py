@@ -145,7 +145,8 @@ def _oauth_error(status: int, document: Any, credential: Credential, refreshing:
         return TokenRequestError(Reason.SERVER_ERROR, detail)
     if refreshing and named in _REFRESH_REFUSALS:
         return TokenRequestError(Reason.REFRESH_TOKEN_REFUSED, detail)
-    if named == "invalid_grant" and credential.grant_type == "password":
+    if credential.grant_type == "password" and not refreshing and named in {"invalid_grant", None}:
+        # A refusal that says nothing may be the password's, too: accounts get locked, so the careful way.
         return TokenRequestError(Reason.PASSWORD_REFUSED, detail)
     return TokenRequestError(Reason.REFUSED, detail)
 

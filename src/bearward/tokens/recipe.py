@@ -42,8 +42,7 @@ def token_request(credential: Credential, token_url: str, principal: str, refres
             parameters: Parameters = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)]
         else:
             parameters = _first_grant(credential, principal, refresh_token)
-        headers = {"Accept": "application/json"}
-        headers |= {name: _text(value, principal) for name, value in credential.headers.items()}
+        headers = {name: _text(value, principal) for name, value in credential.headers.items()}
         return _assemble(credential, url, headers, parameters, credential.send, credential.method)
 
 
@@ -107,13 +106,19 @@ def _encode(method: str, url: str, headers: dict[str, str], parameters: Paramete
             raise TokenRequestError(
                 Reason.SECRET_UNREADABLE, f"the header {name} would hold control characters", sent=False
             )
+    defaults = {"Accept": "application/json"}
+    body = b""
     if send == "json":
+        defaults["Content-Type"] = "application/json"
         body = json.dumps(dict(parameters)).encode()
-        return TokenRequest(method, url, headers | {"Content-Type": "application/json"}, body)
-    encoded = urlencode(parameters, doseq=True)
-    if send == "query":
-        return TokenRequest(method, f"{url}{'&' if '?' in url else '?'}{encoded}", headers, b"")
-    return TokenRequest(method, url, headers | {"Content-Type": FORM}, encoded.encode())
+    elif send == "form":
+        defaults["Content-Type"] = FORM
+        body = urlencode(parameters, doseq=True).encode()
+    else:
+        url += ("&" if "?" in url else "?") + urlencode(parameters, doseq=True)
+    given = {name.lower() for name in headers}
+    headers |= {name: value for name, value in defaults.items() if name.lower() not in given}
+    return TokenRequest(method, url, headers, body)
 
 
 def _structure(value: Any, principal: str) -> Any:
