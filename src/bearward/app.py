@@ -6,6 +6,7 @@ Here the two domains meet: a route of the proxy is given the tokens of its crede
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import stat
 from collections.abc import Callable, Iterable
@@ -111,7 +112,9 @@ class App:
         await web.SockSite(runner, listening).start()
 
     def _data_port(self) -> DataPort:
-        guard = Guard(self.listen, self._settings.allowed_hosts, self._settings.allowed_origins)
+        # A name without a port means the listener's, which the system may just have chosen.
+        hosts = [re.sub(":0$", f":{self.listen.port}", host) for host in self._settings.allowed_hosts]
+        guard = Guard(self.listen, hosts, self._settings.allowed_origins)
         paths = {prefix: path for prefix, (path, _) in self.state.routes.items()}
         return DataPort(Handler(guard, paths, self._observe), self._observe)
 

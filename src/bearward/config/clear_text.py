@@ -32,7 +32,8 @@ def check_token_urls(
             if url is None or section.allow_http:
                 continue
             unless = [(*path, "allow_http"), (*path, field)]
-            if url.startswith("/") and name in clear:
+            # A relative logout URL stands at the token URL's origin.
+            if url.startswith("/") and name in clear and (section.token_url or "").startswith("/"):
                 report.add((*path, field), _RELATIVE, unless=unless)
             elif url.startswith("http://") and not is_loopback(_host(url)):
                 report.add((*path, field), _SECRETS, unless=unless)
