@@ -22,8 +22,9 @@ from .errors import os_reason
 from .ops.admin import admin_application
 from .ops.metrics import Metrics
 from .ops.state import State
+from .proxy.crossing import RoutePath
 from .proxy.guard import Guard
-from .proxy.handler import Handler, RoutePath
+from .proxy.handler import Handler
 from .proxy.routes import Route
 from .proxy.server import DataPort
 from .proxy.server import UnsafeParserError as UnsafeParserError

@@ -27,11 +27,13 @@ def main() -> None:
 @config_option
 def run(config: Path) -> None:
     """Serve until SIGTERM or SIGINT."""
-    from .app import BindError, UnsafeParserError
-    from .config.apart import load_apart
+    from .config.apart import Reading
+
+    reading = Reading(config)
+    from .app import BindError, UnsafeParserError  # takes about as long as reading does
     from .run import run
 
-    settings = _load(config, load_apart)
+    settings = _settings(reading.settings)
     try:
         run(settings)
     except (BindError, UnsafeParserError) as error:
@@ -42,7 +44,7 @@ def run(config: Path) -> None:
 @config_option
 def check(config: Path) -> None:
     """Report every fault of a config; start nothing."""
-    settings = _load(config)
+    settings = _settings(lambda: load(config))
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{config}: {len(settings.routes)} routes, {len(settings.credentials)} credentials, no faults")
@@ -61,7 +63,7 @@ def token(name: str, config: Path, principal: str, show: bool) -> None:
     from .inspect_token import UnknownTokenError, inspect_token
 
     try:
-        sys.exit(inspect_token(_load(config), name, principal, show=show))
+        sys.exit(inspect_token(_settings(lambda: load(config)), name, principal, show=show))
     except UnknownTokenError as error:
         raise click.UsageError(str(error)) from None
 
@@ -81,9 +83,9 @@ def demo(once: bool, listen: str | None, admin: str | None) -> None:
         _fail(f"{error}; --listen and --admin take other addresses")
 
 
-def _load(config: Path, load: Callable[[Path], Settings] = load) -> Settings:
+def _settings(read: Callable[[], Settings]) -> Settings:
     try:
-        return load(config)
+        return read()
     except ConfigError as error:
         click.echo("\n".join(map(str, error.faults)), err=True)
         sys.exit(CONFIG_FAULT)

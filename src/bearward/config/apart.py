@@ -13,16 +13,22 @@ from .diagnostics import ConfigError
 from .settings import Settings
 
 
-def load_apart(path: Path) -> Settings:
-    """What `load` does, in another process. Raises `ConfigError` as it does, and `OSError` where there is none."""
-    command = [sys.executable, "-m", __name__, str(path)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)  # noqa: S603 - ours
-    if done.returncode != 0:
-        raise OSError(f"the process that reads the config ended with status {done.returncode}")
-    read = pickle.loads(done.stdout)  # noqa: S301 - our own process wrote it
-    if isinstance(read, Settings):
-        return read
-    raise ConfigError(read)
+class Reading:
+    """A config that is being read; the time until it is needed can be used for something else."""
+
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable, "-m", __name__, str(path)]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)  # noqa: S603 - ours
+
+    def settings(self) -> Settings:
+        """What `load` returns. Raises `ConfigError` as it does, and `OSError` where its process failed."""
+        output, _ = self._process.communicate()
+        if self._process.returncode != 0:
+            raise OSError(f"the process that reads the config ended with status {self._process.returncode}")
+        read = pickle.loads(output)  # noqa: S301 - our own process wrote it
+        if isinstance(read, Settings):
+            return read
+        raise ConfigError(read)
 
 
 def _main() -> None:

@@ -36,8 +36,13 @@ class EventLog:
     def __init__(self, log: Any) -> None:
         self._log = log
         self._without_lifetime: set[str] = set()
+        # Told apart before a line is put together: one of them comes with every request.
+        self._silent = {kind for kind, (level, _) in LEVELS.items() if not log.is_enabled_for(_number(level))}
+        self._silent -= {events.RefreshFailed, events.TokenRefreshed}  # these may also warn
 
     def __call__(self, event: events.Event) -> None:
+        if type(event) in self._silent:
+            return
         level, text = LEVELS[type(event)]
         if isinstance(event, events.RefreshFailed) and event.for_good:
             level = "error"
@@ -61,7 +66,7 @@ def open_log(level: str, form: Literal["auto", "text", "json"], stream: TextIO =
         processors += [structlog.processors.TimeStamper("iso", key="time"), structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
         logger_factory=lambda *_: _Sink(stream),
         cache_logger_on_first_use=True,
     )
@@ -111,6 +116,10 @@ class _Foreign(logging.Handler):
         where = events.place_of(error) if error is not None else None
         first_line = str(record.msg).partition("\n")[0][:200]
         self._log.warning("library message", logger=record.name, text=first_line, where=where)
+
+
+def _number(level: str) -> int:
+    return logging.getLevelNamesMapping()[level.upper()]
 
 
 def _plain(value: Any) -> str:

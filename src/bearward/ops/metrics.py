@@ -13,7 +13,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from .. import __version__, events
-from ..proxy.handler import RoutePath
+from ..proxy.crossing import RoutePath
 from ..tokens.failure import Reason
 from ..tokens.source import TokenSource
 from ..tokens.token import TokenStatus

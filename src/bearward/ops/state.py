@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ..proxy.handler import RoutePath
+from ..proxy.crossing import RoutePath
 from ..tokens.source import TokenSource
 
 

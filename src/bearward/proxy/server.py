@@ -9,7 +9,8 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from .. import events
 from ..errors import ProblemError
-from .handler import Handler, send_problem
+from .answers import send_problem
+from .handler import Handler
 
 TARGET_BYTES: Final = 16 << 10
 HEAD_BYTES: Final = 64 << 10

@@ -70,6 +70,9 @@ class Dialer:
         """A connection for one request. Raises `ProblemError` (502, 504) where none can be had."""
         try:
             connection = await self._connector.connect(self._to, [], self._timeout)
+            while connection.protocol is not None and connection.protocol.should_close:
+                connection.close()  # bytes came that nobody had asked for: they must not answer this request
+                connection = await self._connector.connect(self._to, [], self._timeout)
         except TimeoutError:
             raise ProblemError("upstream_timeout", f"No connection to {self._host} in time.") from None
         except (aiohttp.ClientSSLError, ssl.SSLError):

@@ -23,8 +23,8 @@ from . import schedule
 from .answer import Issued
 from .credential import Credential
 from .failure import Reason, TokenRequestError
-from .fetcher import Fetcher, obtain
-from .recipe import digest_of_secrets, logout_request
+from .recipe import digest_of_secrets
+from .session import Session
 from .token import Token, TokenStatus, fingerprint
 
 TICK: Final = 15.0
@@ -32,7 +32,7 @@ TICK: Final = 15.0
 SECRET_TICK: Final = 2.5
 """How often changed secrets are looked for after a failure."""
 CLOSE_TIMEOUT: Final = 3.0
-"""How long the end of a life may take: for the attempt that runs, and for each logout."""
+"""How long the end of a life waits for the attempt that runs."""
 
 
 class Keeper:
@@ -45,21 +45,15 @@ class Keeper:
         self,
         label: str,
         credential: Credential,
-        *,
-        token_url: str,
-        logout_url: str | None,
-        fetcher: Fetcher,
+        session: Session,
         observe: events.Observer,
-        principal: str = "",
+        *,
         on_demand: bool = False,
     ) -> None:
         self._label = label
         self._credential = credential
-        self._token_url = token_url
-        self._logout_url = logout_url
-        self._fetcher = fetcher
+        self._session = session
         self._observe = observe
-        self._principal = principal
         self._on_demand = on_demand
 
         self._token: Token | None = None
@@ -67,11 +61,6 @@ class Keeper:
         self._bad_generation = 0
         self._used = not on_demand
         self._skew: float | None = None
-
-        self._refresh_token: str | None = None
-        self._refresh_token_until = math.inf
-        self._orphans: list[str] = []
-        """Refresh tokens of sessions that must be ended and never refreshed: whether they are spent is unknown."""
 
         self._failure: TokenRequestError | None = None
         self._failures = 0
@@ -154,11 +143,7 @@ class Keeper:
         task.cancel()
         await asyncio.wait([task])
         self._notify()
-        sessions = [*self._orphans, *([self._refresh_token] if self._refresh_token else [])]
-        with contextlib.suppress(TimeoutError, TokenRequestError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                for refresh_token in sessions:
-                    await self._log_out(refresh_token)
+        await self._session.end()
 
     @property
     def _is_closed(self) -> bool:
@@ -231,43 +216,11 @@ class Keeper:
     async def _attempt(self) -> None:
         self._digest = digest_of_secrets(self._credential)
         try:
-            self._adopt(*await self._obtain())
+            self._adopt(*await self._session.obtain())
         except TokenRequestError as failure:
             self._fail(failure)
 
-    async def _obtain(self) -> tuple[Issued, float, bool]:
-        """A token, the time of its request, and whether it came by refresh."""
-        while self._orphans:
-            await self._log_out(self._orphans[0])
-            del self._orphans[0]
-        refresh_token = self._refresh_token
-        if refresh_token is not None and clock.now() < self._refresh_token_until:
-            try:
-                return *await self._request(refresh_token), True
-            except TokenRequestError as failure:
-                if failure.reason is not Reason.REFRESH_TOKEN_REFUSED:
-                    if failure.sent and not failure.answered:
-                        # Perhaps spent; sending a spent one again would end the session behind our back.
-                        self._refresh_token = None
-                        self._orphans.append(refresh_token)
-                    raise
-        self._refresh_token = None
-        return *await self._request(None), False
-
-    async def _request(self, refresh_token: str | None) -> tuple[Issued, float]:
-        sent_at = clock.now()
-        grant = "refresh_token" if refresh_token else self._credential.grant_type
-        failure: str | None = None
-        try:
-            issued = await obtain(self._credential, self._token_url, self._principal, refresh_token, self._fetcher)
-        except TokenRequestError as error:
-            failure = error.reason
-            raise
-        finally:
-            self._observe(events.TokenRequested(self._label, grant, clock.now() - sent_at, failure))
-        return issued, sent_at
-
-    def _adopt(self, issued: Issued, sent_at: float, refreshed: bool) -> None:
+    def _adopt(self, issued: Issued, sent_at: float) -> None:
         lead = schedule.lead(issued.lifetime, self._credential.refresh_lead, random.uniform)
         self._generation += 1
         self._token = token = Token(
@@ -279,10 +232,6 @@ class Keeper:
             expires_at=sent_at + issued.lifetime,
             fingerprint=fingerprint(issued.token),
         )
-        if issued.refresh_token or not refreshed:
-            self._refresh_token = issued.refresh_token
-        if issued.refresh_token or issued.refresh_lifetime:
-            self._refresh_token_until = sent_at + (issued.refresh_lifetime or math.inf)
         self._failure, self._failures = None, 0
         self._used = not self._on_demand or self._waiters > 0
         self._skew = issued.clock_skew
@@ -321,20 +270,6 @@ class Keeper:
                 token_left=max(usable, 0.0),
             )
         )
-
-    async def _log_out(self, refresh_token: str) -> None:
-        """Ends a session, as well as it can be done: whatever the answer, it is not asked twice."""
-        if self._logout_url is None:
-            return
-        try:
-            request = logout_request(self._credential, self._logout_url, refresh_token)
-            answer = await self._fetcher.send(request, CLOSE_TIMEOUT)
-        except TokenRequestError as failure:
-            if not failure.sent:
-                raise  # nobody heard it: it stays to be done
-            self._observe(events.SessionEnded(self._label, failure.reason))
-        else:
-            self._observe(events.SessionEnded(self._label, f"status {answer.status}"))
 
     # ── who waits ────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,7 +1,6 @@
 """All tokens of one credential at one token endpoint: a single one, or one for each principal."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -10,10 +9,9 @@ from cachetools import LRUCache
 from .. import events
 from .answer import Issued
 from .credential import Credential
-from .failure import TokenRequestError
-from .fetcher import Fetcher, obtain
+from .fetcher import Fetcher
 from .keeper import Keeper
-from .recipe import logout_request
+from .session import Session
 from .token import TokenStatus
 
 
@@ -58,11 +56,10 @@ class TokenSource:
 
     async def obtain(self, principal: str, *, keep_session: bool) -> Issued:
         """One token beside all keepers, for a look at it. Raises `TokenRequestError`."""
-        issued = await obtain(self.credential, self.token_url, principal, None, self._fetcher)
-        if issued.refresh_token and self._logout_url and not keep_session:
-            with contextlib.suppress(TokenRequestError):
-                request = logout_request(self.credential, self._logout_url, issued.refresh_token)
-                await self._fetcher.send(request, self.credential.timeout)
+        session = self._session(principal)
+        issued, _ = await session.obtain()
+        if not keep_session:
+            await session.end()
         return issued
 
     async def close(self) -> None:
@@ -87,7 +84,11 @@ class TokenSource:
         return iter([self._one] if self._one is not None else list(self._each.values()))
 
     def _keeper(self, principal: str) -> Keeper:
-        return Keeper(
+        session = self._session(principal)
+        return Keeper(self.label, self.credential, session, self._observe, on_demand=self.has_principals)
+
+    def _session(self, principal: str) -> Session:
+        return Session(
             self.label,
             self.credential,
             token_url=self.token_url,
@@ -95,7 +96,6 @@ class TokenSource:
             fetcher=self._fetcher,
             observe=self._observe,
             principal=principal,
-            on_demand=self.has_principals,
         )
 
     def _retire(self, keeper: Keeper) -> None:
