@@ -541,7 +541,7 @@ routes:
     assert settings.allowed_origins == ("https://a.example", "http://b.example:81")
     assert (settings.log.level, settings.log.format) == ("debug", "json")
     assert [(route.prefix, str(route.upstream)) for route in settings.routes] == [
-        ("/eu8/x", "https://eu8.example/base/api"),
+        ("/eu8/x", "https://eu8.example/base/api/"),
         ("/us5/x", "http://[::1]:81/api"),
         ("/", "https://x.example"),
     ]

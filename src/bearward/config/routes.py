@@ -118,7 +118,7 @@ def _at_data_center(upstream: str, base: Upstream | None) -> str:
         raise WrongError("{data_center} stands here, but not in the route's prefix")
     if before or _DATA_CENTER in rest or rest[:1] not in ("", "/"):
         raise WrongError("{data_center} stands for a whole URL: only at the start, with nothing or a / after it")
-    return str(base) + rest
+    return (str(base).removesuffix("/") if rest else str(base)) + rest
 
 
 def _check_credential(

@@ -19,9 +19,9 @@ _MAX_SOCKET_PATH = 107
 
 
 def read_upstream(text: str) -> Upstream:
-    """An absolute URL; a slash at its end says nothing and is cut."""
+    """An absolute URL; its path is kept as written, as it is what a prefix alone reaches."""
     scheme, host, port, path = split_url(text)
-    return Upstream("https" if scheme == "https" else "http", host, port, path.removesuffix("/"))
+    return Upstream("https" if scheme == "https" else "http", host, port, "" if path == "/" else path)
 
 
 def split_url(text: str) -> tuple[str, str, int, str]:

@@ -6,6 +6,7 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+from aiohttp.web_protocol import _ErrInfo
 
 from .. import events
 from ..errors import ProblemError
@@ -67,6 +68,15 @@ class ClientConnection(web.RequestHandler):
     def __init__(self, manager: web.Server, observe: events.Observer, **options: Any) -> None:
         super().__init__(manager, **options)
         self._observe = observe
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # aiohttp queues a framing error as if it were a request of its own; the body that it broke would never end.
+        request = self._current_request
+        if request is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            content = request.content
+            if not content.is_eof() and content.exception() is None:
+                content.set_exception(web.RequestPayloadError("malformed"))
 
     def handle_error(
         self,
