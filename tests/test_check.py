@@ -542,7 +542,7 @@ routes:
     assert (settings.log.level, settings.log.format) == ("debug", "json")
     assert [(route.prefix, str(route.upstream)) for route in settings.routes] == [
         ("/eu8/x", "https://eu8.example/base/api/"),
-        ("/us5/x", "http://[::1]:81/api"),
+        ("/us5/x", "http://[::1]:81/api/"),
         ("/", "https://x.example"),
     ]
     first, *_, last = settings.routes
