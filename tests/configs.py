@@ -1,0 +1,55 @@
+"""Configs as a user of a preset writes them: the preset's name, URLs and credentials."""
+
+from typing import Any
+
+from vendors.acceleration_cloud import AccelerationCloud
+from vendors.acronis import AcronisClient
+from vendors.atlas import Atlas
+from vendors.ocp import Ocp
+
+Config = dict[str, Any]
+
+
+def acronis_credential(client: AcronisClient, preset: str = "acronis-connector", **more: Any) -> Config:
+    """One client for every data center."""
+    return {"preset": preset, "client_id": client.id, "client_secret": client.secret} | more
+
+
+def acceleration_credential(vendor: AccelerationCloud, **more: Any) -> Config:
+    """One client for every user."""
+    return {
+        "preset": "acceleration-cloud",
+        "client_id": vendor.client_id,
+        "client_secret": vendor.client_secret,
+    } | more
+
+
+def ocp_credential(ocp: Ocp, **more: Any) -> Config:
+    """One user."""
+    return {"preset": "ocp", "username": ocp.username, "password": ocp.password} | more
+
+
+def atlas_credential(atlas: Atlas, **more: Any) -> Config:
+    """One client; the preset's own token URL leads to the vendor's real host."""
+    return {
+        "preset": {"name": "atlas", "realm": atlas.realm},
+        "token_url": atlas.token_url,
+        "client_id": atlas.client_id,
+        "client_secret": atlas.client_secret,
+    } | more
+
+
+def atlas_config(vendors: dict[str, Atlas], **route: Any) -> Config:
+    """A credential and a route, `/NAME`, for each of some realms; `route` adds to every route."""
+    return {
+        "credentials": {name: atlas_credential(atlas) for name, atlas in vendors.items()},
+        "routes": {f"/{name}": {"upstream": atlas.api, "credential": name} | route for name, atlas in vendors.items()},
+    }
+
+
+def ocp_config(ocp: Ocp, **credential: Any) -> Config:
+    """The route `/ocp` and its credential."""
+    return {
+        "credentials": {"ocp": ocp_credential(ocp, **credential)},
+        "routes": {"/ocp": {"upstream": f"{ocp.url}/api", "credential": "ocp"}},
+    }

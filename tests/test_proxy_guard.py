@@ -1,0 +1,253 @@
+"""Who may ask, and with which method: rules 1, 2, 3 and 7 of a request's crossing."""
+
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from configs import atlas_config
+from harness import Bearward
+from problems import assert_problem
+from rawproxy import ORIGIN, RawProxy
+from vendors.atlas import Atlas
+from wire import Connection
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+OWN_NAMES = ["127.0.0.1", "localhost", "LocalHost", "[::1]", "127.0.0.2", "proxy.internal", "PROXY.internal"]
+
+FOREIGN_HOSTS = [
+    "evil.example",
+    "evil.example:PORT",
+    "127.0.0.1",
+    "localhost",
+    "127.0.0.1:1",
+    "localhost:1",
+    "127.1:PORT",
+    "2130706433:PORT",
+    "0x7f000001:PORT",
+    "0x7f.0.0.1:PORT",
+    "0177.0.0.1:PORT",
+    "127.0.0.01:PORT",
+    "localhost.:PORT",
+    "127.0.0.1.:PORT",
+    "0.0.0.0:PORT",
+    "[::]:PORT",
+    "[::ffff:127.0.0.1]:PORT",
+    "[0:0:0:0:0:0:0:2]:PORT",
+    "localhost.evil.example:PORT",
+    "proxy.internal",
+    "proxy.internal:1",
+    "proxy.example",
+    "proxy.example:PORT",
+]
+
+NO_HOSTS = [
+    "",
+    " ",
+    "two words:PORT",
+    "127.0.0.1:PORT:PORT",
+    "127.0.0.1:port",
+    "127.0.0.1:-1",
+    "127.0.0.1:99999",
+    "[::1",
+    "::1",
+    "user@127.0.0.1:PORT",
+    "127.0.0.1:PORT/path",
+    "127.0.0.1:PORT,127.0.0.1:PORT",
+    "http://127.0.0.1:PORT",
+    ":PORT",
+]
+
+
+def with_port(text: str, proxy: RawProxy) -> bytes:
+    return text.replace("PORT", str(proxy.bearward.port)).encode()
+
+
+@pytest.mark.parametrize("name", OWN_NAMES)
+async def test_a_host_of_ours(proxy: RawProxy, name: str) -> None:
+    host = with_port(f"Host: {name}:PORT", proxy)
+    assert (await proxy.bearward.raw(proxy.request(b"/raw/x", host=host))).status == 200
+    assert proxy.upstream.only_request.values("Host") == [proxy.upstream.host]
+
+
+async def test_an_allowed_host_with_a_port_of_its_own(proxy: RawProxy) -> None:
+    assert (await proxy.bearward.raw(proxy.request(b"/raw/x", host=b"Host: proxy.example:8443"))).status == 200
+
+
+@pytest.mark.parametrize("host", FOREIGN_HOSTS)
+async def test_a_foreign_host(proxy: RawProxy, host: str) -> None:
+    answer = await proxy.bearward.raw(proxy.request(b"/raw/x", host=with_port(f"Host: {host}", proxy)))
+    assert_problem(answer, 421, "host_not_allowed")
+    assert proxy.upstream.requests == []
+
+
+@pytest.mark.parametrize("host", NO_HOSTS)
+async def test_a_host_that_is_none(proxy: RawProxy, host: str) -> None:
+    answer = await proxy.bearward.raw(proxy.request(b"/raw/x", host=with_port(f"Host: {host}", proxy)))
+    assert_problem(answer, 400, "bad_request")
+    assert proxy.upstream.requests == []
+
+
+async def test_no_host(proxy: RawProxy) -> None:
+    assert_problem(await proxy.bearward.raw(b"GET /raw/x HTTP/1.1\r\n\r\n"), 400, "bad_request")
+    assert proxy.upstream.requests == []
+
+
+async def test_two_hosts(proxy: RawProxy) -> None:
+    for second in (proxy.host, b"hOST: evil.example"):
+        assert_problem(await proxy.get(b"/raw/x", second), 400, "bad_request")
+    assert proxy.upstream.requests == []
+
+
+async def test_an_absolute_target_is_routed_by_its_path(proxy: RawProxy) -> None:
+    target = with_port("http://localhost:PORT/raw/x?y=%7e", proxy)
+    assert (await proxy.get(target)).status == 200
+    seen = proxy.upstream.only_request
+    assert seen.target == b"/base/x?y=%7e"
+    assert seen.values("Host") == [proxy.upstream.host]
+
+
+@pytest.mark.parametrize(
+    ("authority", "host", "status", "code"),
+    [
+        ("evil.example", "127.0.0.1:PORT", 421, "host_not_allowed"),
+        ("127.0.0.1:PORT", "evil.example", 421, "host_not_allowed"),
+        ("127.0.0.1:1", "127.0.0.1:PORT", 421, "host_not_allowed"),
+        ("user@127.0.0.1:PORT", "127.0.0.1:PORT", 400, "bad_request"),
+        ("", "127.0.0.1:PORT", 400, "bad_request"),
+    ],
+)
+async def test_an_absolute_target_is_judged_by_both_names(
+    proxy: RawProxy, authority: str, host: str, status: int, code: str
+) -> None:
+    target = with_port(f"http://{authority}/raw/x", proxy)
+    answer = await proxy.bearward.raw(proxy.request(target, host=with_port(f"Host: {host}", proxy)))
+    assert_problem(answer, status, code)
+    assert proxy.upstream.requests == []
+
+
+@pytest.mark.parametrize("target", [b"https://127.0.0.1/raw/x", b"ftp://127.0.0.1/raw/x", b"raw/x", b"*"])
+async def test_a_target_of_another_form(proxy: RawProxy, target: bytes) -> None:
+    assert (await proxy.get(target)).status in {400, 421}
+    assert proxy.upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["Origin: http://127.0.0.1:PORT"],
+        [f"Origin: {ORIGIN}"],
+        [f"Origin: {ORIGIN}", "Sec-Fetch-Site: cross-site"],
+        ["Sec-Fetch-Site: same-origin"],
+        ["Sec-Fetch-Site: none"],
+    ],
+    ids=lambda lines: " and ".join(lines) or "none",
+)
+async def test_a_page_that_may_ask(proxy: RawProxy, lines: list[str]) -> None:
+    seen = await proxy.crosses(b"/raw/x", *(with_port(line, proxy) for line in lines))
+    for line in lines:
+        assert with_port(line, proxy) in seen.lines
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Origin: https://evil.example"],
+        ["Origin: null"],
+        ["Origin:"],
+        ["Origin: http://127.0.0.1:1"],
+        ["Origin: https://127.0.0.1:PORT"],
+        ["Origin: https://app.example.evil.example"],
+        ["Origin: https://app.example:8443"],
+        [f"Origin: {ORIGIN}", "Origin: https://evil.example"],
+        ["Origin: http://127.0.0.1:PORT", "oRIGIN: null"],
+        ["Sec-Fetch-Site: cross-site"],
+    ],
+    ids=" and ".join,
+)
+async def test_a_page_that_may_not_ask_is_refused_before_its_body_is_read(proxy: RawProxy, lines: list[str]) -> None:
+    unsent = [b"Content-Length: 100000", b"Content-Type: text/plain"]
+    head = proxy.request(b"/raw/x", *unsent, *(with_port(line, proxy) for line in lines), method=b"POST")
+    answer = await proxy.bearward.raw(head)
+    assert_problem(answer, 403, "origin_not_allowed")
+    assert not [name for name, _ in answer.fields if name.lower().startswith(b"access-control-")]
+    assert proxy.upstream.requests == []
+
+
+async def test_no_cors_header_is_added(proxy: RawProxy) -> None:
+    answer = await proxy.get(b"/raw/x", b"Origin: " + ORIGIN.encode())
+    assert not [name for name, _ in answer.fields if name.lower().startswith(b"access-control-")]
+
+
+async def test_a_preflight_is_the_upstreams_business(proxy: RawProxy) -> None:
+    lines = [b"Origin: " + ORIGIN.encode(), b"Access-Control-Request-Method: POST"]
+    answer = await proxy.bearward.raw(proxy.request(b"/raw/x", *lines, method=b"OPTIONS"))
+    assert answer.status == 200
+    assert lines[1] in proxy.upstream.only_request.lines
+
+
+async def test_connect_is_refused_and_the_connection_closed(proxy: RawProxy) -> None:
+    async with proxy.bearward.connect() as connection:
+        host = b"127.0.0.1:%d" % proxy.bearward.port
+        answer = await connection.exchange(b"CONNECT " + host + b" HTTP/1.1\r\n" + proxy.host + b"\r\n\r\n")
+        assert_problem(answer, 405, "method_not_allowed")
+        assert await connection.closed() == b""
+    assert proxy.upstream.requests == []
+
+
+async def test_trace_is_refused(proxy: RawProxy) -> None:
+    answer = await proxy.bearward.raw(proxy.request(b"/raw/x", b"X-Mine: 1", method=b"TRACE"))
+    assert_problem(answer, 405, "method_not_allowed")
+    assert answer.values("Allow"), "a 405 says what is allowed (RFC 9110 §15.5.6)"
+    assert b"X-Mine" not in answer.raw
+    assert proxy.upstream.requests == []
+
+
+async def test_options_of_the_server_itself_is_answered_here(proxy: RawProxy) -> None:
+    answer = await proxy.bearward.raw(proxy.request(b"*", method=b"OPTIONS"))
+    assert answer.status in {200, 204}
+    assert answer.values("Bearward-Error") == []
+    assert proxy.upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "PURGE", "REPORT", "M-SEARCH"]
+)
+async def test_other_methods_cross_as_they_came(proxy: RawProxy, method: str) -> None:
+    answer = await proxy.bearward.raw(proxy.request(b"/raw/x", method=method.encode()))
+    assert answer.status == 200
+    assert proxy.upstream.only_request.start == method.encode() + b" /base/x HTTP/1.1"
+
+
+async def test_head_crosses(proxy: RawProxy) -> None:
+    proxy.upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\nX-Mine: 1\r\n\r\n"
+    answer = await proxy.bearward.raw(proxy.request(b"/raw/x", method=b"HEAD"), to_head=True)
+    assert answer.values("Content-Length") == [b"12345"]
+    assert answer.values("X-Mine") == [b"1"]
+
+
+async def test_a_unix_socket_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "bearward.sock"
+    async with Atlas() as atlas:
+        config = atlas_config({"atlas": atlas}) | {"listen": f"unix:{path}"}
+        async with Bearward(config, tmp_path):
+            assert stat.S_ISSOCK(path.stat().st_mode)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            for host, status in ((b"localhost", 200), (b"127.0.0.1", 200), (b"evil.example", 421)):
+                async with Connection(path=str(path)) as connection:
+                    request = b"GET /atlas/x HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"
+                    assert (await connection.exchange(request)).status == status
+        assert not path.exists()
+
+
+async def test_listening_beyond_loopback_is_a_config_fault(tmp_path: Path) -> None:
+    async with Atlas() as atlas:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            config = atlas_config({"atlas": atlas}) | {"listen": f"0.0.0.0:{unused.getsockname()[1]}"}
+        async with Bearward(config, tmp_path, until=None) as bearward:
+            assert await bearward.exit_code() == 78
+            assert b"allow_remote" in bearward.output()

@@ -1,0 +1,283 @@
+"""What crosses in each direction: rules 10, 11, 12 and 14 of a request's crossing."""
+
+import gzip
+
+import pytest
+
+import wire
+from evidence import new_secret
+from rawproxy import RawProxy
+from wire import Message
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+# Order, repetition, spelling and odd bytes, none of which may change.
+END_TO_END = [
+    b"Accept: text/plain",
+    b"X-Twice: one",
+    b"x-lOWER-uPPER: Two  Spaces\tand a tab",
+    b"X-Twice: two",
+    b"X-Latin-1: caf\xe9 \xff\x80",
+    b"X-Utf-8: caf\xc3\xa9",
+    b"X-Empty:",
+    b"Cookie: a=1; b=2",
+    b"Cookie: c=3",
+    b'If-None-Match: W/"x", "y"',
+    b"User-Agent: mine",
+    b"Accept-Encoding: gzip;q=0.5, br",
+    b"X-Odd_Name.!#$%&'*+^`|~: 1",
+]
+
+HOP_BY_HOP = [
+    b"Keep-Alive: timeout=5",
+    b"Proxy-Connection: keep-alive",
+    b"TE: trailers, deflate",
+    b"Trailer: X-Checksum",
+    b"Upgrade: h2c",
+    b"HTTP2-Settings: AAMAAABkAAQAAP__",
+    b"Proxy-Authorization: Basic bWU6bWU=",
+    b"Proxy-Authenticate: Basic",
+]
+
+FORWARDING = [
+    b"Forwarded: for=192.0.2.1;host=evil.example",
+    b"X-Forwarded-For: 192.0.2.1",
+    b"x-forwarded-host: evil.example",
+    b"X-FORWARDED-PROTO: https",
+    b"X-Forwarded-Anything: 1",
+]
+
+
+def assert_one_token(proxy: RawProxy, seen: Message) -> None:
+    """The request carries a live token, once."""
+    (value,) = seen.values("Authorization")
+    scheme, _, token = value.partition(b" ")
+    assert scheme == b"Bearer"
+    assert token in proxy.tokens
+
+
+async def test_nothing_is_added_but_the_token(proxy: RawProxy) -> None:
+    seen = await proxy.crosses(b"/raw/x")
+    assert_one_token(proxy, seen)
+    assert [name for name, _ in seen.fields] in ([b"Host", b"Authorization"], [b"Authorization", b"Host"])
+    assert seen.values("Host") == [proxy.upstream.host]
+    assert seen.rest == b""
+
+
+async def test_end_to_end_headers_cross_as_they_came(proxy: RawProxy) -> None:
+    seen = await proxy.crosses(b"/raw/x", *END_TO_END)
+    own = (b"Host:", b"Authorization:")
+    crossed = [line for line in seen.lines if not line.startswith(own)]
+    assert [line.rstrip() for line in crossed] == END_TO_END
+    assert_one_token(proxy, seen)
+
+
+@pytest.mark.parametrize("line", HOP_BY_HOP + FORWARDING, ids=repr)
+async def test_what_belongs_to_one_connection_does_not_cross(proxy: RawProxy, line: bytes) -> None:
+    lines = [b"X-Before: 1", line, b"X-After: 1"]
+    if line.startswith((b"HTTP2-Settings", b"Upgrade")):
+        lines.append(b"Connection: Upgrade, HTTP2-Settings")
+    seen = await proxy.crosses(b"/raw/x", *lines)
+    name = line.partition(b":")[0].lower()
+    assert name not in [field.lower() for field, _ in seen.fields]
+    assert {b"X-Before: 1", b"X-After: 1"} <= set(seen.lines)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"Connection: X-Hop", b"X-Hop: 1"],
+        [b"X-Hop: 1", b"Connection: keep-alive,x-HOP"],
+        [b"Connection: X-Other", b"X-Hop: 1", b"cONNECTION: , X-Hop ,"],
+        [b"Connection:", b"Connection: X-Hop", b"X-Hop: 1", b"X-Hop: 2"],
+        [b"Connection: close, X-Hop", b"X-Hop: 1"],
+    ],
+    ids=["one", "list", "two lines", "empty line", "with close"],
+)
+async def test_what_connection_names_does_not_cross(proxy: RawProxy, lines: list[bytes]) -> None:
+    seen = await proxy.crosses(b"/raw/x", *lines, b"X-Stays: 1")
+    names = [name.lower() for name, _ in seen.fields]
+    assert b"x-hop" not in names
+    assert b"connection" not in names or seen.values("Connection") == [b"keep-alive"]
+    assert b"x-stays" in names
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"Connection: Authorization"],
+        [b"Connection: close, authorization"],
+        [b"Connection: x", b"Connection: AUTHORIZATION"],
+        [b"Authorization: Bearer mine"],
+        [b"Authorization: Basic bWU6bWU=", b"aUTHORIZATION: Bearer mine"],
+        [b"Connection: Authorization", b"Authorization: Bearer mine"],
+        [b"Proxy-Authorization: Bearer mine"],
+        [b"Connection: Host"],
+    ],
+    ids=repr,
+)
+async def test_no_client_removes_or_doubles_the_token(proxy: RawProxy, lines: list[bytes]) -> None:
+    seen = await proxy.crosses(b"/raw/x", *lines)
+    assert_one_token(proxy, seen)
+    assert seen.values("Host") == [proxy.upstream.host]
+    assert b"mine" not in seen.raw
+    assert b"bWU6bWU=" not in seen.raw
+
+
+async def test_a_token_in_another_header_stands_alone_too(proxy: RawProxy) -> None:
+    lines = [b"Authorization: Bearer mine", b"X-Token: mine", b"x-tOKEN: mine", b"Connection: X-Token"]
+    seen = await proxy.crosses(b"/other-header/x", *lines)
+    assert seen.values("Authorization") == [], "a client's own credentials never cross"
+    (token,) = seen.values("X-Token")
+    assert token in proxy.tokens
+
+
+@pytest.mark.parametrize("lines", [[b"Connection: Content-Length"], [b"Connection: Transfer-Encoding"]], ids=repr)
+async def test_no_client_removes_the_framing(proxy: RawProxy, lines: list[bytes]) -> None:
+    body = b"GET /smuggled HTTP/1.1\r\n\r\n"
+    length = b"Content-Length: %d" % len(body)
+    await proxy.bearward.raw(proxy.request(b"/raw/x", *lines, length, method=b"POST", body=body))
+    assert proxy.upstream.only_request.body == body
+    assert proxy.upstream.only_request.values("Content-Length") == [b"%d" % len(body)]
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"\x00\xff" * 40_000], ids=len)
+async def test_a_length_stays_a_length(proxy: RawProxy, body: bytes) -> None:
+    length = b"Content-Length: %d" % len(body)
+    proxy.upstream.answer = wire.ok(body)
+    answer = await proxy.bearward.raw(proxy.request(b"/raw/x", length, method=b"POST", body=body))
+    for message in (proxy.upstream.only_request, answer):
+        assert message.values("Content-Length") == [b"%d" % len(body)]
+        assert message.values("Transfer-Encoding") == []
+        assert message.rest == body
+
+
+async def test_chunked_stays_chunked(proxy: RawProxy) -> None:
+    chunks = b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n"
+    coding = b"Transfer-Encoding: chunked"
+    proxy.upstream.answer = b"HTTP/1.1 200 OK\r\n" + coding + b"\r\n\r\n" + chunks
+    answer = await proxy.bearward.raw(proxy.request(b"/raw/x", coding, method=b"POST", body=chunks))
+    for message in (proxy.upstream.only_request, answer):
+        assert message.values("Transfer-Encoding") == [b"chunked"]
+        assert message.values("Content-Length") == []
+        assert message.body == b"abcdefg"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"DELETE"])
+async def test_no_body_stays_none(proxy: RawProxy, method: bytes) -> None:
+    await proxy.bearward.raw(proxy.request(b"/raw/x", method=method))
+    seen = proxy.upstream.only_request
+    assert seen.values("Content-Length") == []
+    assert seen.values("Transfer-Encoding") == []
+
+
+async def test_headers_of_a_route(proxy: RawProxy) -> None:
+    lines = [b"X-Tenant: evil", b"x-tenant: evil", b"X-Internal: 1", b"x-iNTERNAL: 2", b"X-Stays: 1"]
+    seen = await proxy.crosses(b"/edited/x", *lines)
+    assert seen.values("X-Tenant") == [b"acme"]
+    assert seen.values("X-Internal") == []
+    assert seen.values("X-Stays") == [b"1"]
+
+
+async def test_an_answer_crosses_as_it_came(proxy: RawProxy) -> None:
+    lines = [
+        b"Server: theirs/1.0",
+        b"Date: Thu, 01 Jan 1970 00:00:00 GMT",
+        b"Set-Cookie: a=1; Path=/",
+        b"X-Twice: one",
+        b"Set-Cookie: b=2; HttpOnly",
+        b"x-lOWER: Two  Spaces",
+        b"X-Twice: two",
+        b"X-Latin-1: caf\xe9 \xff",
+        b"X-Empty:",
+        b"Set-Cookie: a=3",
+        b"Vary: *",
+        b"Via: 1.1 theirs",
+    ]
+    proxy.upstream.answer = wire.ok(b"ok", *lines)
+    answer = await proxy.get(b"/raw/x")
+    crossed = [line.rstrip() for line in answer.lines if not line.startswith(b"Content-Length")]
+    assert crossed == lines
+
+
+async def test_nothing_is_added_to_an_answer(proxy: RawProxy) -> None:
+    answer = await proxy.get(b"/raw/x")
+    # A Date may be added where there is none (RFC 9110 §6.6.1).
+    assert {name.lower() for name, _ in answer.fields} <= {b"content-length", b"date"}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"Connection: X-Hop", b"X-Hop: 1"],
+        [b"Connection: keep-alive", b"X-Hop: 1", b"connection: close, x-hop"],
+        [b"Keep-Alive: timeout=5", b"Proxy-Authenticate: Basic", b"Proxy-Connection: close", b"Upgrade: h2c"],
+        [b"Trailer: X-Checksum", b"TE: trailers", b"Connection: TE"],
+    ],
+    ids=repr,
+)
+async def test_what_belongs_to_one_connection_does_not_come_back(proxy: RawProxy, lines: list[bytes]) -> None:
+    proxy.upstream.answer = wire.ok(b"ok", *lines, b"X-Stays: 1")
+    answer = await proxy.get(b"/raw/x")
+    dropped = {b"x-hop", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"upgrade", b"trailer", b"te"}
+    assert dropped.isdisjoint(name.lower() for name, _ in answer.fields)
+    assert answer.values("X-Stays") == [b"1"]
+    assert answer.body == b"ok"
+
+
+async def test_no_upstream_speaks_in_our_name(proxy: RawProxy) -> None:
+    lines = [b"Bearward-Error: token_unavailable", b"bearward-ERROR: draining", b"X-Stays: 1"]
+    proxy.upstream.answer = wire.answer(b"503 Theirs", b"theirs", *lines)
+    answer = await proxy.get(b"/raw/x")
+    assert (answer.status, answer.body) == (503, b"theirs")
+    assert answer.values("Bearward-Error") == []
+    assert answer.values("X-Stays") == [b"1"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("location", [b"/base/elsewhere", b"https://evil.example/?q=%41", b"//evil.example"])
+async def test_a_redirect_is_passed_on(proxy: RawProxy, status: int, location: bytes) -> None:
+    proxy.upstream.answer = wire.answer(b"%d Elsewhere" % status, b"", b"Location: " + location)
+    answer = await proxy.get(b"/raw/x")
+    assert answer.status == status
+    assert answer.values("Location") == [location]
+    assert proxy.upstream.only_request.target == b"/base/x"
+
+
+@pytest.mark.parametrize("status", [200, 201, 206, 304, 400, 403, 404, 418, 429, 500, 503, 599])
+async def test_a_status_is_passed_on(proxy: RawProxy, status: int) -> None:
+    body = b"" if status == 304 else b"theirs"
+    proxy.upstream.answer = wire.answer(b"%d Theirs" % status, body)
+    if status == 304:
+        proxy.upstream.answer = b"HTTP/1.1 304 Theirs\r\nETag: x\r\n\r\n"
+    answer = await proxy.get(b"/raw/x")
+    assert (answer.status, answer.body) == (status, body)
+    assert answer.values("Bearward-Error") == []
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"br", b"gzip, unheard-of"])
+async def test_an_encoded_body_crosses_untouched(proxy: RawProxy, coding: bytes) -> None:
+    body = gzip.compress(b"theirs" * 1000) if coding.startswith(b"gzip") else b"\x00not really br"
+    header = b"Content-Encoding: " + coding
+    proxy.upstream.answer = wire.ok(body, header)
+    length = b"Content-Length: %d" % len(body)
+    answer = await proxy.bearward.raw(proxy.request(b"/raw/x", header, length, method=b"PUT", body=body))
+    assert (answer.body, answer.values("Content-Encoding")) == (body, [coding])
+    seen = proxy.upstream.only_request
+    assert (seen.body, seen.values("Content-Encoding")) == (body, [coding])
+    assert seen.values("Accept-Encoding") == []
+
+
+async def test_a_cookie_is_not_kept(proxy: RawProxy) -> None:
+    proxy.upstream.answer = wire.ok(b"", b"Set-Cookie: session=" + new_secret("cookie").encode())
+    await proxy.get(b"/raw/x")
+    assert (await proxy.crosses(b"/raw/x")).values("Cookie") == []
+
+
+async def test_two_requests_on_one_connection(proxy: RawProxy) -> None:
+    async with proxy.bearward.connect() as connection:
+        for n in range(3):
+            proxy.upstream.answer = wire.ok(b"answer %d" % n)
+            answer = await connection.exchange(proxy.request(b"/raw/%d" % n))
+            assert answer.body == b"answer %d" % n
+    assert [seen.target for seen in proxy.upstream.requests] == [b"/base/0", b"/base/1", b"/base/2"]
