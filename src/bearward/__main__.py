@@ -1,5 +1,5 @@
 """`python -m bearward`."""
 
-from .cli import main
+from .cli import program
 
-main(prog_name="bearward")
+program()

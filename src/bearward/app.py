@@ -34,6 +34,7 @@ from .tokens.source import TokenSource
 
 DRAIN_TIMEOUT: Final = 30.0
 BACKLOG: Final = 4096
+ACCEPTS: Final = 64
 
 
 class BindError(Exception):
@@ -71,7 +72,9 @@ class App:
             ends.push_async_callback(_close, self.state.sources)
             for source in self.state.sources:
                 source.start()
-            server = await asyncio.get_running_loop().create_server(port.protocol, sock=data_socket, backlog=BACKLOG)
+            # asyncio's own loop tries to accept as many at a time as the backlog has, out of file descriptors too.
+            server = await asyncio.get_running_loop().create_server(port.protocol, sock=data_socket, backlog=ACCEPTS)
+            data_socket.listen(BACKLOG)
             ends.push_async_callback(port.drain, DRAIN_TIMEOUT)
             ends.callback(server.close)
             self._ends = ends.pop_all()
@@ -170,8 +173,22 @@ def _bind_unix(path: Path, ends: contextlib.AsyncExitStack) -> socket.socket:
         listening.bind(str(path))
     finally:
         os.umask(umask)
-    ends.callback(path.unlink, missing_ok=True)
+    ends.callback(_unlink, path, _identity(path))
     return listening
+
+
+def _unlink(path: Path, own: tuple[int, int] | None) -> None:
+    """Removes the socket, unless a successor has put its own there."""
+    if _identity(path) == own:
+        path.unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _answers(path: Path) -> bool:

@@ -1,5 +1,8 @@
 """argv → exit code: 0 done, 1 failed at run time, 2 wrong usage, 78 the config is at fault."""
 
+import contextlib
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +12,7 @@ import click
 
 from . import __version__
 from .config import ConfigError, Settings, load
+from .errors import os_reason
 
 CONFIG_FAULT: Final = 78  # EX_CONFIG of sysexits.h
 
@@ -23,12 +27,32 @@ def main() -> None:
     """A local reverse proxy that injects bearer tokens and keeps them fresh."""
 
 
+def program() -> None:
+    """The command line; what cannot be written (a full disk, a closed pipe) is an exit code 1, not a traceback."""
+    _open_standard_streams()
+    try:
+        main(prog_name="bearward")
+    except OSError as error:
+        _fail(os_reason(error))
+
+
+def _open_standard_streams() -> None:
+    """A descriptor below 3 that the caller closed would be given to the next socket, and then be written to."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
+
+
 @main.command()
 @config_option
 def run(config: Path) -> None:
     """Serve until SIGTERM or SIGINT."""
     from .config.apart import Reading
 
+    for number in (signal.SIGTERM, signal.SIGINT):  # until the loop has its own: as process 1 there is no default
+        signal.signal(number, lambda *_: sys.exit(0))
     reading = Reading(config)
     from .app import BindError, UnsafeParserError  # takes about as long as reading does
     from .run import run
@@ -94,5 +118,6 @@ def _settings(read: Callable[[], Settings]) -> Settings:
 
 
 def _fail(reason: str) -> NoReturn:
-    click.echo(f"bearward: {reason}", err=True)
+    with contextlib.suppress(OSError):
+        click.echo(f"bearward: {reason}", err=True)
     sys.exit(1)

@@ -34,7 +34,11 @@ class Secret:
 
     def reveal(self) -> str:
         """The text itself. Raises `SecretUnreadableError` where its file is missing, unreadable or no text."""
-        return self._value if self._path is None else read_text(self._path)
+        if self._path is None:
+            return self._value
+        if not (text := read_text(self._path)):
+            raise SecretUnreadableError(f"{self._path} is empty")  # most likely it is just being written
+        return text
 
     def __repr__(self) -> str:
         return f"<secret from {self.origin}>"

@@ -3,6 +3,7 @@
 The model's library alone is a quarter of what a running bearward would hold.
 """
 
+import os
 import pickle
 import subprocess
 import sys
@@ -17,8 +18,16 @@ class Reading:
     """A config that is being read; the time until it is needed can be used for something else."""
 
     def __init__(self, path: Path) -> None:
-        command = [sys.executable, "-m", __name__, str(path)]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)  # noqa: S603 - ours
+        # `-P`: the current folder is no place to import from; `PYTHONPATH`: the same bearward as this one.
+        command = [sys.executable, "-P", "-m", __name__, str(path)]
+        packages = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(  # noqa: S603 - ours
+            command,
+            env=os.environ | {"PYTHONPATH": packages},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the parent
+        )
 
     def settings(self) -> Settings:
         """What `load` returns. Raises `ConfigError` as it does, and `OSError` where its process failed."""

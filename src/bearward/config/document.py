@@ -69,7 +69,7 @@ class SyntaxFault(NamedTuple):
     span: Span
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Document:
     """The tree of a file and where everything in it stands."""
 

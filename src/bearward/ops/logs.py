@@ -27,6 +27,9 @@ LEVELS: Final[dict[type, tuple[str, str]]] = {
     events.RequestRejected: ("info", "request rejected"),
     events.Crashed: ("error", "internal error, please report it"),
 }
+QUIET: Final = 60.0
+"""For how long a library's message is not repeated, in seconds: some come thousands of times a second."""
+MOST_MESSAGES: Final = 100
 _COLORS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31"}
 
 
@@ -56,8 +59,9 @@ class EventLog:
             self._log.warning("answer tells no lifetime; 5 minutes are assumed, set ttl", credential=credential)
 
 
-def open_log(level: str, form: Literal["auto", "text", "json"], stream: TextIO = sys.stderr) -> Any:
-    """The process's logger; other libraries' warnings go the same way."""
+def open_log(level: str, form: Literal["auto", "text", "json"]) -> Any:
+    """The process's logger, on standard error; other libraries' warnings go the same way."""
+    stream = sys.stderr
     as_text = form == "text" or (form == "auto" and stream.isatty())
     processors: list[Any] = [structlog.processors.add_log_level]
     if as_text:
@@ -110,11 +114,17 @@ class _Foreign(logging.Handler):
     def __init__(self, log: Any) -> None:
         super().__init__()
         self._log = log
+        self._last: dict[tuple[str, str], float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         where = events.place_of(error) if error is not None else None
         first_line = str(record.msg).partition("\n")[0][:200]
+        if record.created - self._last.get((record.name, first_line), 0.0) < QUIET:
+            return
+        if len(self._last) > MOST_MESSAGES:
+            self._last.clear()
+        self._last[record.name, first_line] = record.created
         self._log.warning("library message", logger=record.name, text=first_line, where=where)
 
 

@@ -37,6 +37,8 @@ class RequestBody:
 
         Raises `TimeoutError` where nothing comes for `idle_timeout` seconds.
         """
+        if not self.is_repeatable:
+            raise ValueError("the start of this body is no longer at hand")
         if self._kept:
             yield bytes(self._kept)
         while True:

@@ -157,7 +157,8 @@ class Crossing:
             path.tally.unauthorized += 1
             if path.route.on_401 == "replay" and (self._body is None or self._body.is_repeatable):
                 newer = await keeper.replace(token)
-                if newer is not None:
+                # While the refresh ran, the body may have outgrown what is kept of it.
+                if newer is not None and (self._body is None or self._body.is_repeatable):
                     path.tally.replays += 1
                     await exchange.abort()
                     exchange = await self._ask(newer)

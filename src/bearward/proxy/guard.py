@@ -21,7 +21,7 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.~!$&'()*+,;=%-]+)(?::(\d{1,5}))?"
 _ABSOLUTE = re.compile(rb"(?i)http://([^/?#]*)([^#]*)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Target:
     """A request target's parts, bytes as they came. `query` starts with its `?`, or is empty."""
 

@@ -23,6 +23,7 @@ class Handler:
         self.is_draining = False
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        await request.writer.drain()  # whoever pipelines requests reads the answers, or waits
         try:
             path, target = self._admit(request)
         except ProblemError as problem:

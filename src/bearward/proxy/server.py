@@ -1,6 +1,7 @@
 """The data port: aiohttp's server, with error answers and a log that repeat nothing of a request."""
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
 from aiohttp import web
@@ -18,6 +19,8 @@ HEAD_BYTES: Final = 64 << 10
 MAX_FIELDS: Final = 1000
 IDLE_CONNECTION: Final = 75.0
 READ_BUFFER: Final = 64 << 10
+CLOSE_TIMEOUT: Final = 0.1
+"""How long a request that is ended by force may take over it, in seconds."""
 
 
 class UnsafeParserError(Exception):
@@ -57,7 +60,10 @@ class DataPort:
         """Lets what is in flight end within `timeout` seconds, then closes everything."""
         self._handler.is_draining = True
         self._server.pre_shutdown()
-        await self._server.shutdown(timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._server.shutdown(timeout)
+        await self._server.shutdown(CLOSE_TIMEOUT)
 
 
 class ClientConnection(web.RequestHandler):

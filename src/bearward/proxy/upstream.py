@@ -138,7 +138,7 @@ class Exchange:
             writer.enable_chunking()
         try:
             async for chunk in body.chunks(self._idle_timeout):
-                await writer.write(chunk)
+                await self._write(writer, chunk)
             await writer.write_eof()
         except aiohttp.ClientConnectionError:
             return  # the upstream would hear no more; what it answered is read by `read_head`
@@ -146,6 +146,13 @@ class Exchange:
             self._connection.close()  # a body that broke off must not look whole
             raise
         self._protocol.start_timeout()
+
+    async def _write(self, writer: StreamWriter, chunk: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                await writer.write(chunk)
+        except TimeoutError:
+            raise ProblemError("upstream_timeout", f"{self._host} stopped reading the request's body.") from None
 
     async def read_head(self) -> RawResponseMessage:
         """The next head, informational ones included. Raises `ProblemError` (400, 502, 504)."""
@@ -167,11 +174,13 @@ class Exchange:
         return message
 
     def _broken_request(self) -> ProblemError | None:
-        """What is wrong with the request's body, where that is why its upstream was left."""
+        """What went wrong with the request's body, where that is why its upstream was left."""
         pump = self._pump
-        if pump is None or not pump.done() or pump.cancelled() or pump.exception() is None:
+        if pump is None or not pump.done() or pump.cancelled() or (error := pump.exception()) is None:
             return None
-        if isinstance(pump.exception(), TimeoutError):
+        if isinstance(error, ProblemError):
+            return error
+        if isinstance(error, TimeoutError):
             return ProblemError("request_timeout", "The request's body did not arrive in time.", close=True)
         return ProblemError("bad_request", "The request's body is malformed.", close=True)
 

@@ -36,7 +36,7 @@ _KNOWN_CODES = _TRANSIENT_CODES | {
 _REFRESH_REFUSALS = frozenset({"invalid_grant", "invalid_token", "unauthorized_client", "unsupported_grant_type"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Answer:
     """A token endpoint's answer, and the wall clock's times (Unix seconds) of its request and of itself."""
 
@@ -65,12 +65,20 @@ def read_answer(answer: Answer, credential: Credential, *, refreshing: bool) -> 
     document = _parse(answer.body)
     if not 200 <= answer.status < 300:
         raise _error_status(answer, document, credential, refreshing)
+    try:
+        return _issued(answer, document, credential, refreshing)
+    except TokenRequestError as failure:
+        failure.refresh_token = _refresh_token(document)
+        raise
+
+
+def _issued(answer: Answer, document: Any, credential: Credential, refreshing: bool) -> Issued:
     mark = credential.refusal
     if mark and (value := _at(document, mark.path)) is not None and value not in mark.accepted:
         raise TokenRequestError(Reason.REFUSED, f"the field {'.'.join(mark.path)} of the answer says no")
     token = _at(document, credential.token_path) if credential.token_path else _whole(answer.body)
     if not isinstance(token, str) or not token:
-        if isinstance(document, dict) and isinstance(document.get("error"), str):
+        if _error_code(document) is not None:
             raise _oauth_error(answer.status, document, credential, refreshing)
         raise TokenRequestError(Reason.NO_TOKEN, f"status {answer.status}, {_describe(document)}")
     if len(token) > MAX_TOKEN_BYTES or not _VISIBLE.fullmatch(token):
@@ -81,14 +89,14 @@ def read_answer(answer: Answer, credential: Credential, *, refreshing: bool) -> 
     if lifetime < schedule.MIN_LIFETIME:
         raise TokenRequestError(Reason.ALREADY_EXPIRED, f"{source} leaves the token less than a second")
     fields = document if isinstance(document, dict) else {}
-    refresh_token = fields.get("refresh_token")
+    refresh_lifetime = _number(fields.get("refresh_expires_in"))
     return Issued(
         token=token,
         lifetime=min(lifetime, schedule.MAX_LIFETIME),
         lifetime_from=source,
-        refresh_token=refresh_token if isinstance(refresh_token, str) and refresh_token else None,
+        refresh_token=_refresh_token(document),
         # Keycloak's; 0 there means an offline session, which does not end.
-        refresh_lifetime=_number(fields.get("refresh_expires_in")) or None,
+        refresh_lifetime=refresh_lifetime if refresh_lifetime and refresh_lifetime > 0 else None,
         clock_skew=skew,
     )
 
@@ -125,7 +133,8 @@ def _error_status(answer: Answer, document: Any, credential: Credential, refresh
     if credential.grant_type == "password" and not refreshing and _is_session_limit(status, document):
         return TokenRequestError(Reason.SESSION_LIMIT, f"status {status}", wait)
     if status >= 500 or status in {408, 425}:
-        return TokenRequestError(Reason.SERVER_ERROR, f"status {status}", wait)
+        # 502 and 504 are a gateway's: whether the identity provider itself heard the request, it does not know.
+        return TokenRequestError(Reason.SERVER_ERROR, f"status {status}", wait, answered=status not in {502, 504})
     error = _oauth_error(status, document, credential, refreshing)
     error.retry_after = wait
     return error
@@ -133,18 +142,18 @@ def _error_status(answer: Answer, document: Any, credential: Credential, refresh
 
 def _is_session_limit(status: int, document: Any) -> bool:
     """Keycloak's two ways of saying that the user has too many sessions."""
-    code = document.get("error") if isinstance(document, dict) else None
+    code = _error_code(document)
     return (status == 403 and code not in _KNOWN_CODES) or (status == 500 and code == "unknown_error")
 
 
 def _oauth_error(status: int, document: Any, credential: Credential, refreshing: bool) -> TokenRequestError:
-    code = document.get("error") if isinstance(document, dict) else None
-    named = code if isinstance(code, str) and code in _KNOWN_CODES else None
+    named = code if (code := _error_code(document)) in _KNOWN_CODES else None
     detail = f"status {status}, {named or _describe(document)}"
     if named in _TRANSIENT_CODES:
         return TokenRequestError(Reason.SERVER_ERROR, detail)
     if refreshing and named in _REFRESH_REFUSALS:
-        return TokenRequestError(Reason.REFRESH_TOKEN_REFUSED, detail)
+        is_over = named in {"invalid_grant", "invalid_token"}
+        return TokenRequestError(Reason.REFRESH_TOKEN_REFUSED, detail, is_session_over=is_over)
     if credential.grant_type == "password" and not refreshing and named in {"invalid_grant", None}:
         # A refusal that says nothing may be the password's, too: accounts get locked, so the careful way.
         return TokenRequestError(Reason.PASSWORD_REFUSED, detail)
@@ -239,6 +248,16 @@ def _parse(body: bytes) -> Any:
 
 def _whole(body: bytes) -> str:
     return body.decode("utf-8", "replace").strip()
+
+
+def _error_code(document: Any) -> str | None:
+    code = document.get("error") if isinstance(document, dict) else None
+    return code if isinstance(code, str) else None
+
+
+def _refresh_token(document: Any) -> str | None:
+    found = document.get("refresh_token") if isinstance(document, dict) else None
+    return found if isinstance(found, str) and found else None
 
 
 def _at(document: Any, path: FieldPath) -> Any:

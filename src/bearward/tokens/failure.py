@@ -1,6 +1,6 @@
 """Why a token request brought no token: a closed set of reasons, and what each means for the next try."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -37,6 +37,10 @@ class TokenRequestError(Exception):
     """Whether the request may have reached the identity provider."""
     answered: bool = True
     """Whether an answer came back; sent and never answered, a refresh token may be spent."""
+    refresh_token: str | None = field(default=None, repr=False)
+    """What an answer without a usable token brought all the same: its session is open."""
+    is_session_over: bool = False
+    """Whether a refused refresh token is dead, and not merely useless here."""
 
     @property
     def for_good(self) -> bool:

@@ -21,6 +21,7 @@ from .. import clock, events
 from ..errors import ProblemError
 from . import schedule
 from .answer import Issued
+from .backoff import Backoff
 from .credential import Credential
 from .failure import Reason, TokenRequestError
 from .recipe import digest_of_secrets
@@ -31,8 +32,6 @@ TICK: Final = 15.0
 """The longest sleep: timers stop while a laptop sleeps, the clock does not."""
 SECRET_TICK: Final = 2.5
 """How often changed secrets are looked for after a failure."""
-CLOSE_TIMEOUT: Final = 3.0
-"""How long the end of a life waits for the attempt that runs."""
 
 
 class Keeper:
@@ -62,12 +61,8 @@ class Keeper:
         self._used = not on_demand
         self._skew: float | None = None
 
-        self._failure: TokenRequestError | None = None
-        self._failures = 0
-        self._failed_at = 0.0
-        self._retry_at = 0.0
-        self._retry_not_before = 0.0
-        self._digest = b""
+        self._backoff = Backoff(random.uniform)
+        self._was_refused = False
 
         self._task: asyncio.Task[None] | None = None
         self._attempting = False
@@ -79,17 +74,19 @@ class Keeper:
 
     def current(self) -> Token | None:
         """The token, where it can be used right now. Awaits nothing."""
-        token = self._token
-        if token is None:
+        if not self._is_usable():
             return None
-        if clock.now() >= token.usable_until:
-            return None
-        if token.generation == self._bad_generation and self._failure is None:
-            return None  # its replacement is on the way; should that fail, this one is served while it lives
         if not self._used:
             self._used = True
             self._wake.set()  # it is worth a refresh
-        return token
+        return self._token
+
+    def _is_usable(self) -> bool:
+        token = self._token
+        if token is None or clock.now() >= token.usable_until:
+            return False
+        # After a 401 its replacement is on the way; should that fail, this one is served while it lives.
+        return token.generation != self._bad_generation or self._backoff.failure is not None
 
     async def wait(self) -> Token:
         """The token, as soon as there is one. Raises `ProblemError` (503) where none comes within 15 s."""
@@ -134,12 +131,12 @@ class Keeper:
         self._task = asyncio.create_task(self._live(), name=f"token of {self._label}")
 
     async def close(self) -> None:
-        """Ends it: lets the attempt that runs come to its end, then ends the session. Takes a few seconds at most."""
+        """Ends it: lets the token request that runs come to its end, as it may open a session; then ends that."""
         task, self._task = self._task, None
         if task is None:
             return
         if self._attempting:
-            await asyncio.wait([self._next_change()], timeout=CLOSE_TIMEOUT)
+            await asyncio.wait([self._next_change()], timeout=self._credential.timeout)
         task.cancel()
         await asyncio.wait([task])
         self._notify()
@@ -151,10 +148,10 @@ class Keeper:
 
     def status(self) -> TokenStatus:
         """What an operator may know."""
-        token, now = self._token, clock.now()
+        token, failure, now = self._token, self._backoff.failure, clock.now()
         if token is not None and now < token.usable_until:
             state = "fresh" if now < token.refresh_at and self._bad_generation < token.generation else "stale"
-        elif self._failure is not None and self._failure.for_good:
+        elif failure is not None and failure.for_good:
             state = "rejected"
         else:
             state = "none" if token is None else "expired"
@@ -167,8 +164,9 @@ class Keeper:
             refresh_due_at=clock.wall(due or now) if due < math.inf else None,
             last_refresh_at=clock.wall(token.obtained_at) if token else None,
             waiters=self._waiters,
-            failures=self._failures,
-            last_failure=self._failure.reason if self._failure else None,
+            failures=self._backoff.failures,
+            last_failure=failure.reason if failure else None,
+            is_started=self._generation > 0 or self._was_refused,
             clock_skew=self._skew,
         )
 
@@ -190,31 +188,29 @@ class Keeper:
     async def _until_due(self) -> None:
         while (remaining := self._due() - clock.now()) > 0:
             self._wake.clear()
-            tick = SECRET_TICK if self._failure else TICK
+            # Secrets are looked at after a failure, while somebody wants the token.
+            tick = SECRET_TICK if self._backoff.failure and remaining < math.inf else TICK
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(remaining, tick)):
                     await self._wake.wait()
-            if self._failure and digest_of_secrets(self._credential) != self._digest:
+            # One that cannot be read is no new one: trying again with the old may lock an account.
+            if self._backoff.failure and digest_of_secrets(self._credential) not in {None, self._session.digest}:
                 self._observe(events.SecretChanged(self._label))
-                self._failure, self._failures = None, 0
+                self._backoff.restart()
                 return
 
     def _due(self) -> float:
         """When the next attempt is to be made; 0 is at once."""
-        token = self._token
-        if self._failure is not None:
-            due = self._retry_at
-            if self._waiters and not self._failure.for_good and self.current() is None:
-                due = max(min(due, self._failed_at + schedule.IMPATIENT), self._retry_not_before)
-            return due
-        if not self._used:
+        token, is_usable = self._token, self._is_usable()
+        if not (self._used and (is_usable or not self._on_demand or self._backoff.failure is None or self._waiters)):
             return math.inf
+        if self._backoff.failure is not None:
+            return self._backoff.due(is_urgent=self._waiters > 0 and not is_usable)
         if token is None or token.generation == self._bad_generation:
             return 0.0
         return token.refresh_at
 
     async def _attempt(self) -> None:
-        self._digest = digest_of_secrets(self._credential)
         try:
             self._adopt(*await self._session.obtain())
         except TokenRequestError as failure:
@@ -232,7 +228,7 @@ class Keeper:
             expires_at=sent_at + issued.lifetime,
             fingerprint=fingerprint(issued.token),
         )
-        self._failure, self._failures = None, 0
+        self._backoff.succeed()
         self._used = not self._on_demand or self._waiters > 0
         self._skew = issued.clock_skew
         self._observe(
@@ -248,17 +244,9 @@ class Keeper:
         )
 
     def _fail(self, failure: TokenRequestError) -> None:
-        before = self._failure
-        same_kind = before is not None and (before.for_good, before.for_good and before.reason) == (
-            failure.for_good,
-            failure.for_good and failure.reason,
-        )
-        self._failures = self._failures + 1 if same_kind else 1
-        self._failure = failure
-        now = self._failed_at = clock.now()
-        self._retry_not_before = now + (failure.retry_after or 0.0)
-        delay = schedule.retry_delay(failure.reason, self._failures, random.uniform)
-        self._retry_at = max(now + delay, self._retry_not_before)
+        now = clock.now()
+        self._backoff.note(failure, now, self._session.digest)
+        self._was_refused = self._was_refused or failure.for_good
         usable = self._token.usable_until - now if self._token else 0.0
         self._observe(
             events.RefreshFailed(
@@ -285,7 +273,7 @@ class Keeper:
 
     def _unavailable(self) -> ProblemError:
         wait = max(self._due() - clock.now(), 1.0)
-        if self._failure is not None and self._failure.for_good:
+        if self._backoff.failure is not None and self._backoff.failure.for_good:
             return ProblemError(
                 "credential_rejected",
                 f"The identity provider refuses the credential {self._credential.name!r} for good; see the log.",

@@ -37,6 +37,8 @@ def token_request(credential: Credential, token_url: str, principal: str, refres
     `token_url` is absolute. Raises `TokenRequestError` where a secret cannot be read.
     """
     with _unreadable_secret_is_failure():
+        if "{principal}" in token_url and principal in {".", ".."}:
+            raise TokenRequestError(Reason.REFUSED, "this principal would be a dot segment of the URL", sent=False)
         url = token_url.replace("{principal}", quote(principal, safe=""))
         if refresh_token is not None and credential.grant_type != "refresh_token":
             parameters: Parameters = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)]
@@ -57,14 +59,14 @@ def logout_request(credential: Credential, logout_url: str, refresh_token: str) 
         return _assemble(credential, logout_url, {}, parameters, "form", "POST")
 
 
-def digest_of_secrets(credential: Credential) -> bytes:
-    """What changes when any of the credential's secrets does; unreadable ones count as a state of their own."""
+def digest_of_secrets(credential: Credential) -> bytes | None:
+    """What changes when any of the credential's secrets does; None where one cannot be read now."""
     digest = sha256()
-    for secret in _secrets(credential):
-        try:
+    try:
+        for secret in _secrets(credential):
             digest.update(sha256(secret.reveal().encode()).digest())
-        except SecretUnreadableError:
-            digest.update(b"unreadable")
+    except SecretUnreadableError:
+        return None
     return digest.digest()
 
 

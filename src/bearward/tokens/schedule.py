@@ -23,9 +23,13 @@ IMPATIENT: Final = 5.0
 
 
 def lead(lifetime: float, configured: float | None, uniform: Uniform) -> float:
-    """How long before expiry the refresh starts. A configured lead is kept, but never above half a lifetime."""
+    """How long before expiry the refresh starts.
+
+    A configured lead is kept, within bounds: long enough to end before the token is no longer handed out, and at most
+    half a lifetime.
+    """
     if configured is not None:
-        return min(configured, lifetime / 2)
+        return min(max(configured, 2 * margin(lifetime)), lifetime / 2)
     return min(max(0.2 * lifetime, min(10.0, lifetime / 2)), 900.0) * uniform(1.0, 1.25)
 
 

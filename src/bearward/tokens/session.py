@@ -16,9 +16,11 @@ from .answer import Issued
 from .credential import Credential
 from .failure import Reason, TokenRequestError
 from .fetcher import Fetcher, obtain
-from .recipe import logout_request
+from .recipe import digest_of_secrets, logout_request
 
 LOGOUT_TIMEOUT: Final = 3.0
+MAX_ORPHANS: Final = 5
+_ANSWERED_WITHOUT_TOKEN: Final = frozenset({Reason.NO_TOKEN, Reason.ALREADY_EXPIRED})
 
 
 class Session:
@@ -46,6 +48,8 @@ class Session:
         self._refreshable_until = math.inf
         self._orphans: list[str] = []
         """Refresh tokens that may be spent: to be logged out, never to be sent to the token endpoint again."""
+        self.digest: bytes | None = None
+        """Of the secrets in the last token request."""
 
     async def obtain(self) -> tuple[Issued, float]:
         """A token, and when its request was sent (seconds of `clock.now()`). Raises `TokenRequestError`."""
@@ -55,10 +59,13 @@ class Session:
             try:
                 return await self._request(refresh_token)
             except TokenRequestError as failure:
-                if failure.reason is not Reason.REFRESH_TOKEN_REFUSED:
-                    if failure.sent and not failure.answered:
-                        self._refresh_token = None
-                        self._orphans.append(refresh_token)
+                is_refused = failure.reason is Reason.REFRESH_TOKEN_REFUSED
+                may_be_spent = failure.sent and (not failure.answered or failure.reason in _ANSWERED_WITHOUT_TOKEN)
+                if self._refresh_token == refresh_token and (is_refused or may_be_spent):
+                    self._refresh_token = None
+                    if not failure.is_session_over:
+                        self._abandon(refresh_token)
+                if not is_refused:
                     raise
         self._refresh_token = None
         return await self._request(None)
@@ -66,20 +73,21 @@ class Session:
     async def end(self) -> None:
         """Logs out what is open, as well as it can be done in a few seconds."""
         if self._refresh_token is not None:
-            self._orphans.append(self._refresh_token)
+            self._abandon(self._refresh_token)
             self._refresh_token = None
-        with contextlib.suppress(TimeoutError, TokenRequestError):
-            async with asyncio.timeout(LOGOUT_TIMEOUT):
-                await self._log_out_orphans()
+        await self._log_out_orphans()
 
     async def _request(self, refresh_token: str | None) -> tuple[Issued, float]:
         sent_at = clock.now()
         grant = "refresh_token" if refresh_token else self._credential.grant_type
-        failure: str | None = None
+        failure: str | None = Reason.NO_TOKEN
+        self.digest = digest_of_secrets(self._credential)
         try:
             issued = await obtain(self._credential, self._token_url, self._principal, refresh_token, self._fetcher)
+            failure = None
         except TokenRequestError as error:
             failure = error.reason
+            self._refresh_token = error.refresh_token or self._refresh_token
             raise
         finally:
             self._observe(events.TokenRequested(self._label, grant, clock.now() - sent_at, failure))
@@ -88,21 +96,27 @@ class Session:
             self._refreshable_until = sent_at + (issued.refresh_lifetime or math.inf)
         return issued, sent_at
 
-    async def _log_out_orphans(self) -> None:
-        while self._orphans:
-            await self._log_out(self._orphans[0])
-            del self._orphans[0]
+    def _abandon(self, refresh_token: str) -> None:
+        self._orphans.append(refresh_token)
+        del self._orphans[:-MAX_ORPHANS]
 
-    async def _log_out(self, refresh_token: str) -> None:
-        """Ends a session. Raises where nobody heard it; whatever the answer is, it is not asked twice."""
+    async def _log_out_orphans(self) -> None:
+        """As well as it can be done in a few seconds; what nobody heard stays to be done."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOGOUT_TIMEOUT):
+                for refresh_token in self._orphans.copy():
+                    if await self._log_out(refresh_token):
+                        self._orphans.remove(refresh_token)
+
+    async def _log_out(self, refresh_token: str) -> bool:
+        """Whether that was heard; an answer other than 429 and 5xx is final, whatever it says."""
         if self._logout_url is None:
-            return
+            return True
         try:
             request = logout_request(self._credential, self._logout_url, refresh_token)
             answer = await self._fetcher.send(request, LOGOUT_TIMEOUT)
         except TokenRequestError as failure:
-            if not failure.sent:
-                raise
             self._observe(events.SessionEnded(self._label, failure.reason))
-        else:
-            self._observe(events.SessionEnded(self._label, f"status {answer.status}"))
+            return False
+        self._observe(events.SessionEnded(self._label, f"status {answer.status}"))
+        return answer.status != 429 and answer.status < 500

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 
 from .. import events
 from .answer import Issued
@@ -81,7 +81,7 @@ class TokenSource:
         return self.has_principals or any(status.is_usable for status in self.statuses())
 
     def _keepers(self) -> Iterator[Keeper]:
-        return iter([self._one] if self._one is not None else list(self._each.values()))
+        return iter([self._one] if self._one is not None else self._each.held())
 
     def _keeper(self, principal: str) -> Keeper:
         session = self._session(principal)
@@ -111,6 +111,10 @@ class _Principals(LRUCache[str, Keeper]):
     def __init__(self, maxsize: int, retire: Callable[[Keeper], None]) -> None:
         super().__init__(maxsize)
         self._retire = retire
+
+    def held(self) -> list[Keeper]:
+        """All of them, without a mark that they were used."""
+        return [Cache.__getitem__(self, principal) for principal in self]
 
     def popitem(self) -> tuple[str, Keeper]:
         principal, keeper = super().popitem()

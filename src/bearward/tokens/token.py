@@ -45,12 +45,9 @@ class TokenStatus:
     last_failure: str | None
     """The reason of the last attempt's failure; None where it succeeded."""
     clock_skew: float | None
+    is_started: bool
+    """Whether there was ever a token or a definite refusal."""
 
     @property
     def is_usable(self) -> bool:
         return self.state in {"fresh", "stale"}
-
-    @property
-    def is_started(self) -> bool:
-        """Whether there was a first token or a definite refusal."""
-        return self.generation > 0 or self.state == "rejected"
