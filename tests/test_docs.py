@@ -18,7 +18,7 @@ from bearward.errors import TITLES
 from bearward.ops.logs import LEVELS
 from bearward.ops.metrics import REJECTIONS, UPSTREAM_FAILURES
 from bearward.proxy import body, server
-from bearward.tokens import answer, keeper, schedule
+from bearward.tokens import answer, keeper, schedule, session
 from bearward.tokens.failure import Reason
 from docs_stage import stage_for
 from documents import (
@@ -208,7 +208,8 @@ FIGURES: dict[str, tuple[object, object]] = {
     "more than ten years": (schedule.MAX_LIFETIME, 3650 * 86400),
     "looked at every 2.5 s": (keeper.SECRET_TICK, 2.5),
     "longer than 15 s": (keeper.TICK, 15),
-    "may end (3 s)": (keeper.CLOSE_TIMEOUT, 3),
+    "(3 s in all for a key)": (session.LOGOUT_TIMEOUT, 3),
+    "five are remembered": (session.MAX_ORPHANS, 5),
     "at most 16 KiB": (answer.MAX_TOKEN_BYTES, 16 << 10),
     "at most 64 KiB": (body.KEEP_BYTES, 64 << 10),
     "15 min, doubling to 6 h": (

@@ -22,10 +22,12 @@ from bearward import cli
 from bearward.app import DRAIN_TIMEOUT
 from bearward.config.presets import presets
 from bearward.demo.play import LIFETIME
-from bearward.tokens import keeper
+from bearward.tokens import session
+from bearward.tokens.credential import Credential
 from docs_stage import Stage, foreground, masked, printed, references, shell, stage_for
 from documents import CONFIG_FAULT, DOCUMENTS, KUBERNETES, ROOT, Block, Command
 
+TOKEN_TIMEOUT = Credential.__dataclass_fields__["timeout"].default
 CONFIGS = [block for document in DOCUMENTS.values() for block in document.of("yaml")]
 
 
@@ -126,7 +128,7 @@ async def docker_run(stage: Stage, command: Command) -> None:
     parser.add_argument("image")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     asked = parser.parse_args(shlex.split(command.text.replace("$PWD", str(folder)))[2:])
-    assert asked.stop_timeout > DRAIN_TIMEOUT + 2 * keeper.CLOSE_TIMEOUT
+    assert asked.stop_timeout > DRAIN_TIMEOUT + TOKEN_TIMEOUT + session.LOGOUT_TIMEOUT
     assert asked.image in next(command.text for command in stage.document.commands if "docker build" in command.text)
     root = stage.folder / "root"
     for volume in asked.volume:
