@@ -41,8 +41,8 @@ class RefreshFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionEnded:
-    """The identity provider was told that a session ended; `outcome` is its status or a reason."""
+class LogoutTried:
+    """The identity provider was told to end a session; `outcome` is its status, or the reason that none came."""
 
     credential: str
     outcome: str
@@ -110,7 +110,7 @@ Event = (
     TokenRequested
     | TokenRefreshed
     | RefreshFailed
-    | SessionEnded
+    | LogoutTried
     | TokenEvicted
     | TokenMarkedBad
     | SecretChanged

@@ -5,6 +5,7 @@ The model's library alone is a quarter of what a running bearward would hold.
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,7 @@ class Reading:
 def _main() -> None:
     from .loading import read_config
 
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # nobody waits for it any more: end without a word
     try:
         read: object = read_config(Path(sys.argv[1]))
     except ConfigError as error:

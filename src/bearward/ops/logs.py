@@ -18,7 +18,7 @@ LEVELS: Final[dict[type, tuple[str, str]]] = {
     events.TokenRequested: ("debug", "token request ended"),
     events.TokenRefreshed: ("info", "token refreshed"),
     events.RefreshFailed: ("warning", "token refresh failed"),
-    events.SessionEnded: ("info", "session ended"),
+    events.LogoutTried: ("info", "logout tried"),
     events.TokenEvicted: ("debug", "token of a principal evicted"),
     events.TokenMarkedBad: ("warning", "upstream refused the token"),
     events.SecretChanged: ("info", "secret changed"),

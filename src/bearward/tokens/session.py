@@ -116,7 +116,7 @@ class Session:
             request = logout_request(self._credential, self._logout_url, refresh_token)
             answer = await self._fetcher.send(request, LOGOUT_TIMEOUT)
         except TokenRequestError as failure:
-            self._observe(events.SessionEnded(self._label, failure.reason))
+            self._observe(events.LogoutTried(self._label, failure.reason))
             return False
-        self._observe(events.SessionEnded(self._label, f"status {answer.status}"))
+        self._observe(events.LogoutTried(self._label, f"status {answer.status}"))
         return answer.status != 429 and answer.status < 500
