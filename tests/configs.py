@@ -1,5 +1,6 @@
-"""Configs as a user of a preset writes them: the preset's name, URLs and credentials."""
+"""Configs as a user of a preset writes them (the preset's name, URLs and credentials), and what they name."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from vendors.acceleration_cloud import AccelerationCloud
@@ -53,3 +54,16 @@ def ocp_config(ocp: Ocp, **credential: Any) -> Config:
         "credentials": {"ocp": ocp_credential(ocp, **credential)},
         "routes": {"/ocp": {"upstream": f"{ocp.url}/api", "credential": "ocp"}},
     }
+
+
+def references(config: Any) -> Iterator[tuple[str, str]]:
+    """Each {env: NAME} and {file: PATH} of a config, as pairs."""
+    match config:
+        case {"env": str(name)} | {"file": str(name)} if len(config) == 1:
+            yield next(iter(config)), name
+        case dict():
+            for value in config.values():
+                yield from references(value)
+        case list():
+            for value in config:
+                yield from references(value)

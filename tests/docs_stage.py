@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
+from configs import references
 from documents import README, TIMEOUT, Document
 from harness import Bearward
 from ports import free_port
@@ -21,19 +22,6 @@ from vendors.acceleration_cloud import AccelerationCloud
 from vendors.acronis import AcronisClient, AcronisDataCenter
 from vendors.atlas import Atlas
 from vendors.ocp import Ocp
-
-
-def references(config: Any) -> Iterator[tuple[str, str]]:
-    """Each {env: NAME} and {file: PATH} of a config."""
-    match config:
-        case {"env": str(name)} | {"file": str(name)} if len(config) == 1:
-            yield next(iter(config)), name
-        case dict():
-            for value in config.values():
-                yield from references(value)
-        case list():
-            for value in config:
-                yield from references(value)
 
 
 class DataCenter(AcronisDataCenter):

@@ -8,7 +8,6 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from configs import references
 from harness import Bearward
 from ports import free_port
 
@@ -42,19 +42,6 @@ def promtool(*args: str | Path) -> str:
 
 
 # ── configs ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def references(config: Any) -> Iterator[tuple[str, str]]:
-    """Each {env: NAME} and {file: PATH} of a config, as pairs."""
-    match config:
-        case {"env": str(value)} | {"file": str(value)} if len(config) == 1:
-            yield next(iter(config)), value
-        case dict():
-            for value in config.values():
-                yield from references(value)
-        case list():
-            for value in config:
-                yield from references(value)
 
 
 def check(config: str, folder: Path) -> None:

@@ -24,7 +24,8 @@ from bearward.config.presets import presets
 from bearward.demo.play import LIFETIME
 from bearward.tokens import session
 from bearward.tokens.credential import Credential
-from docs_stage import Stage, foreground, masked, printed, references, shell, stage_for
+from configs import references
+from docs_stage import Stage, foreground, masked, printed, shell, stage_for
 from documents import CONFIG_FAULT, DOCUMENTS, KUBERNETES, ROOT, Block, Command
 
 TOKEN_TIMEOUT = Credential.__dataclass_fields__["timeout"].default
