@@ -642,6 +642,23 @@ def test_warnings_name_their_place_and_no_secret(file: Path) -> None:
     assert output.count("warning: ") == 2
 
 
+@pytest.mark.parametrize("secret", ["$CLIENT_SECRET", "'${CLIENT_SECRET}'", "env:CLIENT_SECRET"])
+def test_what_looks_like_a_reference_is_warned_of(file: Path, secret: str) -> None:
+    credential = f"token_url: https://idp.example/t, client_id: id, basic_encoding: raw, client_secret: {secret}"
+    code, output = check(file, f"credentials: {{a: {{{credential}}}}}\n{ROUTES}")
+
+    assert code == 0
+    assert "credentials.a.client_secret: is sent as it stands here" in output
+    assert "CLIENT_SECRET" not in output
+
+
+def test_a_star_in_a_prefix_is_warned_of(file: Path) -> None:
+    code, output = check(file, of_top("").replace("/x:", '"/x/*":'))
+
+    assert code == 0
+    assert "routes./x/*: * is a letter like others" in output
+
+
 WITH_ROUTES = "\n" + ROUTES
 MISWRITTEN = [
     f"credentials:\n  a:\n    client_secret:\n      {SECRET}: x\n" + WITH_ROUTES,

@@ -159,7 +159,7 @@ async def test_printed_config_is_the_one_that_runs_and_holds_no_secret(_folder: 
         secret = SECRETS.add((file.parent / "client-secret").read_text(), "client secret")
         # The same file serves the other commands while the demo runs.
         check = await run(f"{sys.executable} -m bearward check -c {file}")
-        assert "2 routes, 1 credentials, no faults" in check
+        assert "no faults, 2 routes, 1 credential" in check
         demo.process.send_signal(signal.SIGHUP)
         assert await demo.end() == 0
     assert secret not in demo.stdout + demo.stderr

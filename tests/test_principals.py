@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from configs import acceleration_credential, ocp_config
+from configs import Config, acceleration_credential, ocp_config
 from evidence import new_secret
 from harness import Bearward
 from problems import assert_problem
@@ -17,6 +18,18 @@ from vendors.acceleration_cloud import USER_HEADER, AccelerationCloud
 from vendors.ocp import Ocp
 
 in_module_loop = pytest.mark.asyncio(loop_scope="module")
+
+# The first back-off is at most one second.
+BACK_OFF = 1.0
+TWO_AT_MOST = {"header": USER_HEADER, "max": 2}
+
+
+def cloud_config(vendor: AccelerationCloud, **credential: Any) -> Config:
+    """The route `/cloud` and its credential."""
+    return {
+        "credentials": {"cloud": acceleration_credential(vendor, **credential)},
+        "routes": {"/cloud": {"upstream": f"{vendor.url}/api/v1", "credential": "cloud"}},
+    }
 
 
 @dataclass
@@ -33,11 +46,8 @@ class Cloud:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloud]:
     async with AccelerationCloud(users=20) as vendor:
-        config = {
-            "credentials": {"cloud": acceleration_credential(vendor)},
-            "routes": {"/cloud": {"upstream": f"{vendor.url}/api/v1", "credential": "cloud"}},
-        }
-        async with Bearward(config, tmp_path_factory.mktemp("cloud"), name="principals") as bearward:
+        folder = tmp_path_factory.mktemp("cloud")
+        async with Bearward(cloud_config(vendor), folder, name="principals") as bearward:
             yield Cloud(bearward, vendor)
 
 
@@ -113,8 +123,7 @@ async def test_one_user_who_waits_holds_up_no_other(cloud: Cloud) -> None:
 
 async def test_who_was_not_seen_for_longest_is_logged_out(tmp_path: Path) -> None:
     async with Ocp() as ocp:
-        principal = {"header": USER_HEADER, "max": 2}
-        config = ocp_config(ocp, principal=principal, headers={"X-On-Behalf-Of": "{principal}"})
+        config = ocp_config(ocp, principal=TWO_AT_MOST, headers={"X-On-Behalf-Of": "{principal}"})
         users = [new_secret("principal") for _ in range(3)]
         async with Bearward(config, tmp_path) as bearward:
 
@@ -140,15 +149,56 @@ async def test_who_waits_is_served_even_where_more_ask_than_are_held(tmp_path: P
     async with AccelerationCloud(users=6) as vendor:
         hold = faults.Hold()
         vendor.token_faults.mode = hold
-        credential = acceleration_credential(vendor, principal={"header": USER_HEADER, "max": 2})
-        config = {
-            "credentials": {"cloud": credential},
-            "routes": {"/cloud": {"upstream": f"{vendor.url}/api/v1", "credential": "cloud"}},
-        }
-        async with Bearward(config, tmp_path) as bearward:
+        async with Bearward(cloud_config(vendor, principal=TWO_AT_MOST), tmp_path) as bearward:
             asking = [
                 asyncio.create_task(bearward.get("/cloud/orders", headers={USER_HEADER: user})) for user in vendor.users
             ]
             await vendor.wait_for(lambda v: len({dict(asked.query)["user_id"] for asked in v.token_requests}) == 6)
             hold.release()
             assert [answer.summary for answer in await asyncio.gather(*asking)] == [(200, None)] * 6
+
+
+async def test_a_look_at_the_tokens_is_no_use_of_them(tmp_path: Path) -> None:
+    """Who was not seen for longest leaves, however often the operator looks."""
+    async with (
+        AccelerationCloud() as vendor,
+        Bearward(cloud_config(vendor, principal=TWO_AT_MOST), tmp_path) as bearward,
+    ):
+        busy, idle, new = vendor.users
+        for user in (busy, idle, busy):
+            assert (await bearward.get("/cloud/orders", headers={USER_HEADER: user})).status == 200
+        for path in ("/metrics", "/api/status", "/readyz?verbose"):
+            assert (await bearward.admin(path)).status == 200
+        for user in (new, busy):
+            assert (await bearward.get("/cloud/orders", headers={USER_HEADER: user})).status == 200
+    assert [dict(asked.query)["user_id"] for asked in vendor.token_requests] == [busy, idle, new]
+
+
+async def test_no_user_leads_to_another_path(tmp_path: Path) -> None:
+    async with AccelerationCloud() as vendor:
+        config = cloud_config(vendor, token_url=f"{vendor.url}/api/{{principal}}/token")
+        async with Bearward(config, tmp_path) as bearward:
+            for user in (".", ".."):
+                answer = await bearward.get("/cloud/orders", headers={USER_HEADER: user})
+                assert_problem(answer, 503, "credential_rejected")
+    assert (vendor.token_requests, vendor.calls) == ([], []), "not even asked for"
+
+
+async def test_nobody_is_asked_for_who_does_not_wait(tmp_path: Path) -> None:
+    """The token of a user who has left is not tried for any longer, until that user comes again."""
+    async with AccelerationCloud() as vendor, Bearward(cloud_config(vendor), tmp_path) as bearward:
+        user = {USER_HEADER: vendor.users[0]}
+        hold = faults.Hold(then=faults.server_error)
+        vendor.token_faults.fail_next(1, hold)
+        impatient = asyncio.create_task(bearward.get("/cloud/orders", headers=user))
+        await hold.arrived.wait()
+        impatient.cancel()
+        async with asyncio.timeout(10):
+            while (await bearward.metrics()).total("token_waiters"):
+                await asyncio.sleep(0.02)
+        hold.release()
+        await vendor.wait_for(lambda v: v.token_requests[0].status == 500)
+        await asyncio.sleep(1.5 * BACK_OFF)
+        assert len(vendor.token_requests) == 1
+        assert (await bearward.get("/cloud/orders", headers=user)).status == 200
+        assert len(vendor.token_requests) == 2

@@ -60,7 +60,9 @@ def run(config: Path) -> None:
     settings = _settings(reading.settings)
     try:
         run(settings)
-    except (BindError, UnsafeParserError) as error:
+    except BindError as error:
+        _fail(f"{error}; {config} names the addresses as listen and admin")
+    except UnsafeParserError as error:
         _fail(str(error))
 
 
@@ -71,7 +73,10 @@ def check(config: Path) -> None:
     settings = _settings(lambda: load(config))
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{config}: {len(settings.routes)} routes, {len(settings.credentials)} credentials, no faults")
+    counts = [(len(settings.routes), "route"), (len(settings.credentials), "credential")]
+    counts += [(len(settings.warnings), "warning")] if settings.warnings else []
+    told = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+    click.echo(f"{config}: no faults, {told}")
 
 
 @main.command()

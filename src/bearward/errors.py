@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,8 +60,17 @@ class ProblemError(Exception):
         return f"{self.code}: {self.detail}"
 
 
+def tls_reason(error: Exception) -> str:
+    """Why a certificate is not accepted."""
+    return os_reason(error) if isinstance(error, OSError) else "the certificate is not accepted"
+
+
 def os_reason(error: OSError) -> str:
     """What the system says of an error, without the addresses and names that libraries put around it."""
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS is spoken there, or not ours ({error.reason or 'unknown'})"
+    if isinstance(error, socket.gaierror) or (error.errno or 0) < 0:
         return "no such host name"
-    return os.strerror(error.errno) if error.errno else type(error).__name__
+    return os.strerror(error.errno) if error.errno else "the connection was closed"

@@ -43,10 +43,10 @@ async def _serve(settings: Settings, log: Any) -> None:
     await app.start()
     try:
         log.info("started", listen=str(app.listen), admin=str(app.admin), routes=len(app.state.routes))
+        _say(f"bearward listens on {app.listen}, admin on {app.admin}")
         await _first(stopping.wait(), _until_started(app, something_happened))
         if not stopping.is_set():
-            with contextlib.suppress(OSError):  # nobody has to read it
-                print(welcome(app.state, app.listen, app.admin), flush=True)  # noqa: T201
+            _say(welcome(app.state, app.listen))
             # What is alive now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
@@ -70,6 +70,11 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody has to read it
+        print(text, flush=True)  # noqa: T201
 
 
 def watch_signals() -> asyncio.Event:

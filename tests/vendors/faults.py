@@ -79,10 +79,17 @@ async def hang(_request: web.BaseRequest, _regular: Regular) -> web.StreamRespon
     raise AssertionError("unreachable")
 
 
-async def take_and_hang(request: web.BaseRequest, regular: Regular) -> web.StreamResponse:
-    """Do what is asked, and never say so: the outcome is unknown to the client."""
-    regular()
-    return await hang(request, regular)
+def taken(fault: Fault) -> Fault:
+    """Do what is asked, and never say so: the client meets `fault`, and the outcome is unknown to it."""
+
+    async def answer_otherwise(request: web.BaseRequest, regular: Regular) -> web.StreamResponse:
+        regular()
+        return await fault(request, regular)
+
+    return answer_otherwise
+
+
+take_and_hang = taken(hang)
 
 
 async def disconnect(request: web.BaseRequest, _regular: Regular) -> web.StreamResponse:
@@ -103,20 +110,21 @@ async def close_early(request: web.BaseRequest, _regular: Regular) -> web.Stream
 
 
 class Hold:
-    """Requests wait here until `release()`; `arrived` tells when the first is in."""
+    """Requests wait here until `release()`, then meet `then`; `arrived` tells when the first is in."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Fault = none) -> None:
         self.arrived = asyncio.Event()
         self._released = asyncio.Event()
+        self._then = then
 
     def release(self) -> None:
         """Let every request go on, the later ones too."""
         self._released.set()
 
-    async def __call__(self, _request: web.BaseRequest, regular: Regular) -> web.StreamResponse:
+    async def __call__(self, request: web.BaseRequest, regular: Regular) -> web.StreamResponse:
         self.arrived.set()
         await self._released.wait()
-        return regular()
+        return await self._then(request, regular)
 
 
 class Gather:

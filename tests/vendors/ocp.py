@@ -11,6 +11,7 @@ from evidence import new_secret
 
 from .base import ApiCall, TokenRequest, Vendor, oauth_error
 from .book import new_jwt
+from .faults import Faults
 
 _REALM = "/auth/realms/master/protocol/openid-connect"
 
@@ -37,7 +38,8 @@ class Logout:
 
     at: float
     refresh_token: str
-    status: int
+    status: int | None = None
+    """What was answered; None while it is not."""
 
 
 class Ocp(Vendor):
@@ -65,6 +67,7 @@ class Ocp(Vendor):
         self.password = new_secret("password", "p&a=s%s+w ")
         self.sessions: list[Session] = []
         self.logouts: list[Logout] = []
+        self.logout_faults = Faults()
         self._rotation = rotation
         self._renews = renews
         self._refresh_lifetime = refresh_lifetime
@@ -151,8 +154,11 @@ class Ocp(Vendor):
 
     async def _handle_logout(self, request: web.BaseRequest) -> web.StreamResponse:
         asked = await TokenRequest.read(request)
-        response = self._log_out(asked)
-        self.logouts.append(Logout(asked.at, asked.form.get("refresh_token", ""), response.status))
+        logout = Logout(asked.at, asked.form.get("refresh_token", ""))
+        self.logouts.append(logout)
+        fault = self.logout_faults.next()
+        response = self._log_out(asked) if fault is None else await fault(request, lambda: self._log_out(asked))
+        logout.status = response.status
         self.notify()
         return response
 

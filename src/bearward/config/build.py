@@ -6,7 +6,7 @@ from pathlib import Path as FilePath
 from ..address import Address
 from ..tokens.credential import Credential
 from .clear_text import check_token_urls, check_upstreams
-from .credentials import basic_encoding_matters, build_credential
+from .credentials import basic_encoding_matters, build_credential, looks_like_reference
 from .diagnostics import Problem, Report
 from .model import Config
 from .routes import build_route, check_routes, expand_routes
@@ -59,7 +59,18 @@ def find_warnings(config: Config, credentials: Mapping[str, Credential]) -> list
         for name, credential in credentials.items()
         if basic_encoding_matters(config.credentials[name], credential)
     ]
-    return unused + differing
+    as_written = [
+        Problem(("credentials", name, field), "is sent as it stands here; a variable is written {env: NAME}")
+        for name, section in config.credentials.items()
+        for field in ("client_id", "client_secret", "username", "password", "refresh_token")
+        if looks_like_reference(getattr(section, field))
+    ]
+    stars = [
+        Problem(("routes", prefix), "* is a letter like others; a prefix fits all paths below it", "key")
+        for prefix in config.routes
+        if "*" in prefix
+    ]
+    return unused + differing + as_written + stars
 
 
 def _check_addresses(config: Config, listen: Address, admin: Address, report: Report) -> None:

@@ -1,5 +1,6 @@
 """One checked section of `credentials` → a `Credential`, and what its fields must agree on."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
@@ -54,6 +55,11 @@ def basic_encoding_matters(section: CredentialSection, credential: Credential) -
         return False
     plain = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~-")
     return not set(_peek(credential.client_id) + _peek(credential.client_secret)) <= plain
+
+
+def looks_like_reference(secret: Secret | None) -> bool:
+    """Whether a literal is most likely meant as the name of something, in another language's way."""
+    return re.match(r"\$\{?\w+\}?$|(env|file):", _peek(secret)) is not None
 
 
 def _combinations(credential: Credential) -> Iterator[tuple[Path, str, tuple[str, ...]]]:

@@ -79,6 +79,6 @@ def _from_file(name: Text, folder: Path) -> tuple[Secret, str]:
         if content:
             return Secret.from_file(path), content
         reason = f"{path} is empty"
-    if name.startswith(("/", ".")):
+    if "/" in name or name.startswith("."):  # a path; what has no slash may be a secret that was put here
         raise WrongError(reason, ("file",))
     raise WrongError(f"{reason.replace(str(path), 'the file')} (a relative path starts at {folder})", ("file",))

@@ -6,6 +6,7 @@ line and the place of an error are kept, because the text of an exception may re
 
 import json
 import logging
+import os
 import sys
 from typing import Any, Final, Literal, TextIO
 
@@ -65,7 +66,10 @@ def open_log(level: str, form: Literal["auto", "text", "json"]) -> Any:
     as_text = form == "text" or (form == "auto" and stream.isatty())
     processors: list[Any] = [structlog.processors.add_log_level]
     if as_text:
-        processors += [structlog.processors.TimeStamper("%H:%M:%S", utc=False), _Text(stream.isatty())]
+        processors += [
+            structlog.processors.TimeStamper("%H:%M:%S", utc=False),
+            _Text(stream.isatty() and "NO_COLOR" not in os.environ),
+        ]
     else:
         processors += [structlog.processors.TimeStamper("iso", key="time"), structlog.processors.JSONRenderer()]
     structlog.configure(

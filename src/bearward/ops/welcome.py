@@ -5,7 +5,7 @@ from .admin import describe
 from .state import State
 
 
-def welcome(state: State, listen: Address, admin: Address) -> str:
+def welcome(state: State, listen: Address) -> str:
     """The text, for people."""
     rows = [("ROUTE", "UPSTREAM", "CREDENTIAL", "TOKEN")]
     for prefix, (path, source) in state.routes.items():
@@ -14,8 +14,7 @@ def welcome(state: State, listen: Address, admin: Address) -> str:
         rows.append((prefix, str(path.route.upstream), path.route.credential, token))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     table = ["  ".join([*map(str.ljust, row, widths), row[3]]) for row in rows]
-    first = f"bearward listens on {listen}, admin on {admin}"
-    return "\n".join([first, "", *table, "", f"Try:  {_curl(state, listen)}"])
+    return "\n".join(["", *table, "", f"Try:  {_curl(state, listen)}"])
 
 
 def _curl(state: State, listen: Address) -> str:

@@ -1,6 +1,7 @@
 """Every request of the data port: who may ask, and which route it takes."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11
@@ -12,6 +13,8 @@ from .crossing import Crossing, RoutePath
 from .guard import ALLOWED_METHODS, Guard, check_method, check_path, parse_target
 from .routes import Router, join
 
+SHOWN_PREFIXES: Final = 10
+
 
 class Handler:
     """Takes every request of the data port."""
@@ -20,6 +23,8 @@ class Handler:
         self._guard = guard
         self._router = Router(paths)
         self._observe = observe
+        some = ", ".join(sorted(paths)[:SHOWN_PREFIXES]) + (", …" if len(paths) > SHOWN_PREFIXES else "")
+        self._no_route = f"No route's prefix fits this path, which is compared letter by letter; there are {some}."
         self.is_draining = False
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -55,6 +60,6 @@ class Handler:
         found = self._router.match(target.path)
         check_path(target.path, allow_encoded_slash=found is not None and found[0].route.allow_encoded_slash)
         if found is None:
-            raise ProblemError("no_route", "No route's prefix fits this path.")
+            raise ProblemError("no_route", self._no_route)
         path, rest = found
         return path, join(path.base, rest) + target.query

@@ -6,7 +6,6 @@ time. What the rest of the proxy knows is `Dialer.open` and `Exchange`, so that 
 """
 
 import asyncio
-import ssl
 import weakref
 from typing import Final
 
@@ -16,7 +15,7 @@ from aiohttp.http import RawResponseMessage, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from ..errors import ProblemError
+from ..errors import ProblemError, os_reason, tls_reason
 from .body import RequestBody
 from .routes import Upstream
 
@@ -75,8 +74,11 @@ class Dialer:
                 connection = await self._connector.connect(self._to, [], self._timeout)
         except TimeoutError:
             raise ProblemError("upstream_timeout", f"No connection to {self._host} in time.") from None
-        except (aiohttp.ClientSSLError, ssl.SSLError):
-            raise ProblemError("upstream_tls", f"No TLS connection to {self._host} could be made.") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise ProblemError("upstream_tls", f"{self._host}: {tls_reason(error.certificate_error)}.") from None
+        except aiohttp.ClientConnectorError as error:
+            code = "upstream_tls" if isinstance(error, aiohttp.ClientSSLError) else "upstream_unreachable"
+            raise ProblemError(code, f"{self._host}: {os_reason(error.os_error)}.") from None
         except (aiohttp.ClientError, OSError):
             raise ProblemError("upstream_unreachable", f"{self._host} cannot be reached.") from None
         protocol = connection.protocol

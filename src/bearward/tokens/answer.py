@@ -80,7 +80,8 @@ def _issued(answer: Answer, document: Any, credential: Credential, refreshing: b
     if not isinstance(token, str) or not token:
         if _error_code(document) is not None:
             raise _oauth_error(answer.status, document, credential, refreshing)
-        raise TokenRequestError(Reason.NO_TOKEN, f"status {answer.status}, {_describe(document)}")
+        where = ".".join(credential.token_path) or "the body"
+        raise TokenRequestError(Reason.NO_TOKEN, f"status {answer.status}, {_describe(document)}: no token in {where}")
     if len(token) > MAX_TOKEN_BYTES or not _VISIBLE.fullmatch(token):
         raise TokenRequestError(Reason.NO_TOKEN, "the token is not visible ASCII of at most 16 KiB")
 
@@ -148,6 +149,8 @@ def _is_session_limit(status: int, document: Any) -> bool:
 
 def _oauth_error(status: int, document: Any, credential: Credential, refreshing: bool) -> TokenRequestError:
     named = code if (code := _error_code(document)) in _KNOWN_CODES else None
+    if status == 404 and named is None:
+        return TokenRequestError(Reason.REFUSED, "status 404: the token_url leads to nothing")
     detail = f"status {status}, {named or _describe(document)}"
     if named in _TRANSIENT_CODES:
         return TokenRequestError(Reason.SERVER_ERROR, detail)
@@ -274,4 +277,4 @@ def _at(document: Any, path: FieldPath) -> Any:
 def _describe(document: Any) -> str:
     if document is None:
         return "not JSON"
-    return "JSON without a token" if isinstance(document, dict) else "JSON that is no object"
+    return "a JSON object" if isinstance(document, dict) else "JSON that is no object"

@@ -1,6 +1,5 @@
 """The only code that calls a token endpoint."""
 
-import ssl
 import time
 from types import SimpleNamespace
 
@@ -8,7 +7,7 @@ import aiohttp
 from yarl import URL
 
 from .. import __version__
-from ..errors import os_reason
+from ..errors import os_reason, tls_reason
 from .answer import Answer, Issued, read_answer
 from .credential import Credential
 from .failure import Reason, TokenRequestError
@@ -54,14 +53,17 @@ class Fetcher:
                 return Answer(response.status, response.headers, body, sent_at, answered_at)
         except TimeoutError:
             raise _unanswered(Reason.TIMEOUT, f"no answer within {timeout:g} s", exchange.sent) from None
-        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            raise _unanswered(Reason.TLS, type(error).__name__, exchange.sent) from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise _unanswered(Reason.TLS, tls_reason(error.certificate_error), exchange.sent) from None
         except aiohttp.ClientConnectorError as error:
-            raise _unanswered(Reason.NETWORK, os_reason(error.os_error), exchange.sent) from None
+            reason = Reason.TLS if isinstance(error, aiohttp.ClientSSLError) else Reason.NETWORK
+            raise _unanswered(reason, os_reason(error.os_error), exchange.sent) from None
         except aiohttp.ClientResponseError:
             raise _unanswered(Reason.NO_TOKEN, "the answer is malformed HTTP", exchange.sent) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _unanswered(Reason.NETWORK, type(error).__name__, exchange.sent) from None
+        except OSError as error:
+            raise _unanswered(Reason.NETWORK, os_reason(error), exchange.sent) from None
+        except (aiohttp.ClientError, ValueError):
+            raise _unanswered(Reason.NETWORK, "the connection was closed", exchange.sent) from None
 
     async def close(self) -> None:
         await self._session.close()

@@ -279,8 +279,9 @@ class Keeper:
                 f"The identity provider refuses the credential {self._credential.name!r} for good; see the log.",
                 retry_after=wait,
             )
+        cause = f" ({self._backoff.failure.reason}, see the log)" if self._backoff.failure else ""
         return ProblemError(
             "token_unavailable",
-            f"The credential {self._credential.name!r} has no usable token; it is tried again.",
+            f"No usable token of {self._label!r}{cause}; it is tried again.",
             retry_after=wait,
         )

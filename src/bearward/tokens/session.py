@@ -87,7 +87,8 @@ class Session:
             failure = None
         except TokenRequestError as error:
             failure = error.reason
-            self._refresh_token = error.refresh_token or self._refresh_token
+            if error.refresh_token is not None:
+                self._refresh_token, self._refreshable_until = error.refresh_token, math.inf
             raise
         finally:
             self._observe(events.TokenRequested(self._label, grant, clock.now() - sent_at, failure))
