@@ -85,7 +85,8 @@ class Bearward:
     """A `bearward run` process, started and ended by `async with`.
 
     `config` is the file's text or content; listeners on free ports and a debug log as JSON are added where it has
-    none of its own. `files` are written beside it. `until` is the probe whose first 200 ends the start.
+    none of its own. `files` are written beside it. `until` is the probe whose first 200 ends the start. `shell` is a
+    script that starts the command, which it has as "$@", in surroundings of its own; `cwd` is the folder for that.
     """
 
     def __init__(
@@ -97,12 +98,17 @@ class Bearward:
         files: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         until: str | None = "/startupz",
+        shell: str = 'exec "$@"',
+        cwd: Path | None = None,
     ) -> None:
         self.port, self.admin_port = free_port(), free_port()
         self.url, self.admin_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
         self.folder = folder
         self._env = os.environ | dict(env or {})
         self._until = until
+        self._shell = shell
+        self._cwd = cwd
+        self._socket: str | None = None
         self._output = EVIDENCE.open_folder(name)
         self._counter = 0
         self._process: asyncio.subprocess.Process | None = None
@@ -119,6 +125,8 @@ class Bearward:
             "log": {"level": "debug", "format": "json"},
         }
         given = yaml.safe_load(config) if isinstance(config, str) else config
+        if str(given.get("listen")).startswith("unix:"):
+            self._socket = given["listen"].removeprefix("unix:")
         added = {key: value for key, value in own.items() if key not in given}
         text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False)
         return yaml.safe_dump(added, sort_keys=False) + text
@@ -152,14 +160,19 @@ class Bearward:
         self.assert_no_fault()
 
     async def launch(self) -> None:
-        """Start the process, and wait for nothing."""
+        """Start the process, and wait for nothing.
+
+        `-P` makes it what the installed command is: a program that imports nothing from the current folder.
+        """
         with (self._output / "stdout").open("wb") as out, (self._output / "stderr").open("wb") as err:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bearward", "run", "-c", str(self.config_file)),
+                *("sh", "-c", self._shell, "sh"),
+                *(sys.executable, "-P", "-m", "bearward", "run", "-c", str(self.config_file)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 env=self._env,
+                cwd=self._cwd,
             )
 
     async def _started(self, probe: str) -> None:
@@ -277,7 +290,7 @@ class Bearward:
 
     def connect(self) -> Connection:
         """A raw connection to the data port."""
-        return Connection(port=self.port)
+        return Connection(port=self.port, path=self._socket)
 
     async def raw(self, request: bytes, *, to_head: bool = False) -> Message:
         """One request as bytes on a connection of its own."""

@@ -66,6 +66,7 @@ async def raw_proxy(folder: Path) -> AsyncIterator[RawProxy]:
                 "/raw/deep": {"upstream": f"{upstream.url}/other/", "credential": "atlas"},
                 "/slash": {"upstream": upstream.url, "credential": "atlas", "allow_encoded_slash": True},
                 "/other-header": {"upstream": upstream.url, "credential": "other-header"},
+                "/hasty": {"upstream": upstream.url, "credential": "atlas", "idle_timeout": "2s"},
                 "/edited": {
                     "upstream": upstream.url,
                     "credential": "atlas",

@@ -177,3 +177,35 @@ async def test_a_body_goes_out_once(proxy: RawProxy) -> None:
     answer = await proxy.bearward.raw(proxy.request(b"/raw/y", b"Content-Length: 4", method=b"POST", body=b"once"))
     assert_problem(answer, 502, "upstream_closed")
     assert [request.target for request in proxy.upstream.requests] == [b"/base/x"], "no second connection"
+
+
+UNASKED = wire.ok(b"unasked")
+
+
+@pytest.mark.parametrize(
+    "size", [len(UNASKED), len(UNASKED) - 1, len(UNASKED) - 10, 1], ids=["whole", "body begun", "head begun", "a byte"]
+)
+async def test_bytes_that_nobody_asked_for_answer_no_request(proxy: RawProxy, size: int) -> None:
+    """They come while the connection is idle; what may be lacking comes when it is used again."""
+    is_answered, is_sent = asyncio.Event(), asyncio.Event()
+
+    async def say_more(_request: Message, reader: Reader, writer: Writer) -> None:
+        writer.write(wire.ok(b"first"))
+        await is_answered.wait()
+        writer.write(UNASKED[:size])
+        await writer.drain()
+        is_sent.set()
+        await wire.read_head(reader)
+        writer.write(UNASKED[size:])
+        await writer.drain()
+
+    proxy.upstream.script = say_more
+    assert (await proxy.get(b"/raw/x")).body == b"first"
+    is_answered.set()
+    await is_sent.wait()
+    proxy.upstream.script = None
+    answer = await proxy.get(b"/raw/x")
+    if answer.status == 502:  # an answer that had only begun is noticed when the rest comes
+        assert_problem(answer, 502, "upstream_protocol")
+    else:
+        assert answer.body == b"ok"

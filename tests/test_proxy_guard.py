@@ -222,6 +222,15 @@ async def test_other_methods_cross_as_they_came(proxy: RawProxy, method: str) ->
     assert proxy.upstream.only_request.start == method.encode() + b" /base/x HTTP/1.1"
 
 
+@pytest.mark.parametrize("version", [b"HTTP/2.0", b"HTTP/0.9"], ids=repr)
+async def test_another_version_of_http_is_refused(proxy: RawProxy, version: bytes) -> None:
+    async with proxy.bearward.connect() as connection:
+        answer = await connection.exchange(b"GET /raw/x " + version + b"\r\n" + proxy.host + b"\r\n\r\n")
+        assert_problem(answer, 505, "version_not_supported")
+        assert await connection.closed() == b""
+    assert proxy.upstream.requests == []
+
+
 async def test_head_crosses(proxy: RawProxy) -> None:
     proxy.upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\nX-Mine: 1\r\n\r\n"
     answer = await proxy.bearward.raw(proxy.request(b"/raw/x", method=b"HEAD"), to_head=True)

@@ -1,14 +1,18 @@
 """Bodies stream both ways at once, events arrive at once, and memory grows with neither: rule 19 of a crossing."""
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 import wire
+from problems import assert_problem
 from rawproxy import RawProxy
+from vendors import faults
 from wire import Message, Reader, Writer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -19,6 +23,9 @@ PIECE = bytes(range(256)) * 4096
 # What may gather in the sockets of two connections before a writer feels a stalled reader.
 IN_SOCKETS = 64 * MIB
 MEMORY = 16 * MIB
+REPLAYABLE = 64 << 10
+# From this age on, a token that an upstream refuses is refreshed; the second is for the time it took to arrive.
+SUSPECT_AGE = 10.0 + 1.0
 # A writer that gets no further for this long is held back.
 STALLED = 1.0
 
@@ -215,3 +222,90 @@ async def test_a_stalled_client_holds_back_the_upstream(proxy: RawProxy) -> None
         assert grown() < MEMORY
         connection.writer.transport.abort()
     client_left.set()
+
+
+@measures_memory
+async def test_a_client_that_only_asks_is_held_back(proxy: RawProxy) -> None:
+    """It sends one request after the other and reads no answer, each of which is small."""
+    count, small = 1024, bytes(32 << 10)
+    asked = asyncio.Queue[None]()
+
+    async def answer(_request: Message, _reader: Reader, writer: Writer) -> None:
+        asked.put_nowait(None)
+        writer.write(wire.ok(small, b"Connection: close"))
+        await writer.drain()
+
+    proxy.upstream.script = answer
+    grown = proxy.bearward.memory_growth()
+    async with proxy.bearward.connect() as connection:
+        connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await connection.send(proxy.request(b"/raw/x") * count)
+        crossed = 0
+        with contextlib.suppress(TimeoutError):
+            while crossed < count:
+                async with asyncio.timeout(STALLED):
+                    await asked.get()
+                crossed += 1
+        assert crossed < count
+        assert grown() < MEMORY
+        connection.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(count):
+            assert (await wire.read_answer(connection.reader)).body == small
+    assert grown() < MEMORY
+
+
+async def test_an_upload_that_its_upstream_stops_reading_ends(proxy: RawProxy) -> None:
+    is_over = asyncio.Event()
+
+    async def read_nothing(_request: Message, _reader: Reader, writer: Writer) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await is_over.wait()
+
+    proxy.upstream.script = read_nothing
+    async with proxy.bearward.connect() as connection:
+        await connection.send(proxy.request(b"/hasty/x", b"Content-Length: %d" % LARGE, method=b"PUT"))
+        assert await pour(connection.writer) < IN_SOCKETS
+        async with asyncio.timeout(5):
+            assert_problem(await wire.read_answer(connection.reader), 504, "upstream_timeout")
+    is_over.set()
+
+
+# Of the tests of this module the last, so that little is left to wait until the tokens of its start are old enough.
+@pytest.mark.parametrize(
+    ("target", "framing", "framed"),
+    [
+        (b"/raw/x", b"Transfer-Encoding: chunked", wire.chunk),
+        (b"/other-header/x", b"Content-Length: 1000000", bytes),
+    ],
+    ids=["chunked", "length"],
+)
+async def test_a_body_that_outgrows_a_replay_is_never_sent_in_part(
+    proxy: RawProxy, target: bytes, framing: bytes, framed: Callable[[bytes], bytes]
+) -> None:
+    """A 401 comes while little of the body is there, and the rest while the new token is waited for."""
+    outgrown = asyncio.Event()
+
+    async def refuse(_request: Message, reader: Reader, writer: Writer) -> None:
+        if len(proxy.upstream.requests) > 1:
+            writer.write(wire.ok(b"took a part"))
+            await writer.drain()
+            return
+        writer.write(wire.answer(b"401 Unauthorized", b""))
+        received = 0
+        while piece := await reader.read(wire.LIMIT):
+            received += len(piece)
+            if received > REPLAYABLE:
+                outgrown.set()
+
+    await asyncio.sleep(proxy.atlas.token_requests[1].at + SUSPECT_AGE - time.monotonic())
+    proxy.upstream.script = refuse
+    proxy.atlas.token_faults.fail_next(1, hold := faults.Hold())
+    async with proxy.bearward.connect() as connection, asyncio.timeout(30):
+        await connection.send(proxy.request(target, framing, method=b"POST", body=framed(b"start")))
+        await hold.arrived.wait()
+        await connection.send(framed(bytes(2 * REPLAYABLE)))
+        await outgrown.wait()
+        hold.release()
+        answer = await wire.read_answer(connection.reader)
+    assert (answer.status, answer.values("Bearward-Error")) == (401, [])
+    assert len(proxy.upstream.requests) == 1

@@ -131,6 +131,8 @@ class Connection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.writer.transport.abort()  # what is unsent might never leave
         await close(self.writer)
 
     async def send(self, data: bytes) -> None:

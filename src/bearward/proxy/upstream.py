@@ -145,7 +145,7 @@ class Exchange:
         except aiohttp.ClientConnectionError:
             return  # the upstream would hear no more; what it answered is read by `read_head`
         except BaseException:
-            self._connection.close()  # a body that broke off must not look whole
+            self._hang_up()  # a body that broke off must not look whole
             raise
         self._protocol.start_timeout()
 
@@ -218,9 +218,15 @@ class Exchange:
 
     def close(self) -> None:
         """The same at once, where nobody sends the body again."""
-        self._connection.close()
+        self._hang_up()
         if self._pump is not None:
             self._pump.cancel()
+
+    def _hang_up(self) -> None:
+        """Closes the connection now; what is still to be written would wait for an upstream that does not read."""
+        if self._connection.protocol is not None:
+            self._protocol.abort()
+        self._connection.close()
 
 
 def _note_outcome(pump: asyncio.Task[None]) -> None:
