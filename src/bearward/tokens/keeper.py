@@ -131,11 +131,11 @@ class Keeper:
         self._task = asyncio.create_task(self._live(), name=f"token of {self._label}")
 
     async def close(self) -> None:
-        """Ends it: lets the token request that runs come to its end, as it may open a session; then ends that."""
+        """Ends it, and its session. A token request that runs may end: somebody waits, or it opens a session."""
         task, self._task = self._task, None
         if task is None:
             return
-        if self._attempting:
+        if self._attempting and (self._waiters or self._credential.logout_url):
             await asyncio.wait([self._next_change()], timeout=self._credential.timeout)
         task.cancel()
         await asyncio.wait([task])
