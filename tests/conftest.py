@@ -30,7 +30,13 @@ def file_descriptors() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The leak test reads what all the others made the product write."""
-    items.sort(key=lambda item: item.path.name == "test_zz_leaks.py")
+    items.sort(
+        key=lambda item: (
+            item.path.name == "test_zz_leaks.py",
+            item.get_closest_marker("late") is not None,
+            item.get_closest_marker("first") is None,
+        )
+    )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

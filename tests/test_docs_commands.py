@@ -215,7 +215,7 @@ async def test_every_command_does_what_it_should(name: str, tmp_path: Path) -> N
 
 def test_the_demo_is_played_to_its_end_elsewhere() -> None:
     assert "bearward demo --once" not in "".join(document.text for document in DOCUMENTS.values())
-    assert re.search(r'"--once"', (ROOT / "tests" / "test_demo.py").read_text())
+    assert re.search(r'"--once"', (ROOT / "tests" / "test_demo_once.py").read_text())
 
 
 def test_every_command_of_the_program_is_named() -> None:
