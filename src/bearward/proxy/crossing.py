@@ -126,10 +126,10 @@ class Crossing:
             raise
         except Exception as error:
             self._observe(events.Crashed("request", events.place_of(error)))
-            self._status, self._origin = (self._status, self._origin) if self._head_sent else (500, "proxy")
             if self._head_sent:
                 self._break_off()
                 return CLOSE
+            self._status = 500
             return send_problem(self._request, ProblemError("internal_error", "See the log.", close=True))
         finally:
             if self._exchange is not None:
