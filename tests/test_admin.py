@@ -8,10 +8,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from bearward.events import UpstreamFailed
+from bearward.ops import metrics as ops
+from bearward.ops.state import State
+from bearward.proxy.tally import Tally
 from configs import acronis_credential, atlas_config, ocp_credential
 from evidence import new_secret
 from harness import Bearward, Metrics
@@ -177,6 +183,80 @@ async def test_requests_are_counted(town: Town) -> None:
     assert grown("request_body_bytes_total", route="/eu8") == len(body)
     assert grown("response_body_bytes_total", route="/eu8") >= len(answer.body)
     assert after.total("requests_in_flight") == 0
+
+
+def counts(metrics: Metrics, name: str, label: str, **labels: str) -> dict[str, float]:
+    """The samples with these labels, by one more label."""
+    return {dict(own)[label]: value for own, value in metrics.matching(name, **labels).items()}
+
+
+@in_module_loop
+async def test_every_status_of_bearwards_own_is_there_before_it_is_answered(town: Town) -> None:
+    own = {"400", "408", "413", "417", "499", "500", "502", "503", "504"}
+    at_start = counts(town.at_start, "requests_total", "code", route="/us5", origin="proxy")
+    assert at_start == dict.fromkeys(own, 0)
+    assert {dict(labels)["method"] for labels in town.at_start.matching("requests_total")} == {"GET"}
+    await town.bearward.request("PATCH", "/us5/api/2/clients", data=b"x")
+    later = await town.bearward.metrics()
+    assert counts(later, "requests_total", "code", route="/us5", origin="proxy", method="PATCH") == at_start
+    assert {dict(labels)["method"] for labels in later.matching("requests_total", route="/ocp")} == {"GET"}
+
+
+@in_module_loop
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("request_duration_seconds", {"route": "/eu8"}),
+        ("token_refresh_duration_seconds", {"credential": "atlas"}),
+    ],
+)
+async def test_a_histogram_is_cumulative_and_adds_up(town: Town, name: str, labels: dict[str, str]) -> None:
+    for _ in range(5):
+        await town.bearward.get("/eu8/api/2/clients")
+    metrics = await town.bearward.metrics()
+    buckets = counts(metrics, f"{name}_bucket", "le", **labels)
+    bounds = sorted(buckets, key=float)
+    assert len(bounds) == 14
+    assert [buckets[bound] for bound in bounds] == sorted(buckets.values())
+    assert 0 < buckets["+Inf"] == metrics.total(f"{name}_count", **labels)
+    assert 0 < metrics.total(f"{name}_sum", **labels) < 60 * buckets["+Inf"]
+    if "route" in labels:
+        assert buckets["+Inf"] == metrics.total("requests_total", **labels)
+        assert buckets["10.0"] == buckets["+Inf"], "local calls"
+
+
+def test_what_a_route_has_counted_outlives_a_change_of_the_routes() -> None:
+    """A route and its numbers as the proxy keeps them; another one comes, goes and comes again."""
+    stays, goes = Tally(), Tally()
+
+    def routes(**tallies: Tally) -> Any:
+        source = SimpleNamespace(label="own", statuses=list)
+        return {f"/{name}": (SimpleNamespace(tally=tally), source) for name, tally in tallies.items()}
+
+    def failures(route: str) -> float:
+        return Metrics(metrics.exposition().decode()).total("upstream_failures_total", route=route)
+
+    state = State(routes(stays=stays))
+    metrics = ops.Metrics(state)
+    for route in ("/stays", "/goes"):
+        metrics(UpstreamFailed(route, "truncated", ""))
+    stays.done(b"GET", 200, "upstream", 0.1)
+    before = Metrics(metrics.exposition().decode())
+    assert "/goes" not in before.text
+    state.routes = routes(stays=stays, goes=goes)
+    metrics.config_read(ok=False)
+    after = Metrics(metrics.exposition().decode())
+    changed = {name for name, value in before.samples.items() if after.samples.get(name) != value}
+    assert changed == {("bearward_config_last_reload_successful", frozenset())}
+    assert after.total("config_last_reload_successful") == 0
+    assert failures("/goes") == failures("/stays") == 1
+    state.routes = routes(stays=stays)
+    metrics.config_read(ok=True)
+    assert "/goes" not in metrics.exposition().decode()
+    good = Metrics(metrics.exposition().decode())
+    assert good.total("config_last_reload_successful") == 1
+    name = "config_last_reload_success_timestamp_seconds"
+    assert good.total(name) > after.total(name) == before.total(name)
 
 
 @in_module_loop

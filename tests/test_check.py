@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bearward.address import Address
 from bearward.cli import main
 from bearward.config import ConfigError, Settings, load
+from bearward.config.apart import Reading
+from bearward.proxy.limits import Limits
+from bearward.tls import Tls
 from bearward.tokens.credential import ExpiryField, Principal, RefusalMark
 
 SECRET = "hunter2"  # stands in every field that may hold one, and must never be printed
@@ -45,6 +51,11 @@ def of_route(fields: str) -> str:
     return CREDENTIALS + f"routes: {{/x: {{credential: a, {fields}}}}}\n"
 
 
+def of_tls(fields: str, upstream: str = "https://x.example") -> str:
+    """A file whose one route has these fields of `tls`."""
+    return of_route(f"upstream: {upstream}, tls: {{{fields}}}")
+
+
 def of_headers(fields: str) -> str:
     """A file whose one route has these `request_headers`."""
     return of_route(f"upstream: https://x.example, request_headers: {{{fields}}}")
@@ -72,6 +83,27 @@ def check(path: Path, text: str | bytes) -> tuple[int, str]:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "config.yaml"
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of certificates and keys; a config names them as `pem/…`."""
+    folder = tmp_path_factory.mktemp("pem")
+    authority = trustme.CA()
+    own, other = authority.issue_cert("client.example"), authority.issue_cert("other.example")
+    authority.cert_pem.write_to_path(folder / "ca")
+    own.cert_chain_pems[0].write_to_path(folder / "cert")
+    own.private_key_pem.write_to_path(folder / "key")
+    own.private_key_and_cert_chain_pem.write_to_path(folder / "both")
+    other.private_key_pem.write_to_path(folder / "other-key")
+    key = serialization.load_pem_private_key(own.private_key_pem.bytes(), None)
+    protection = serialization.BestAvailableEncryption(SECRET.encode())
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "locked-key").write_bytes(key.private_bytes(*form, protection))
+    other_kind = Ed25519PrivateKey.generate().private_bytes(*form, serialization.NoEncryption())
+    (folder / "other-kind-of-key").write_bytes(other_kind)
+    (folder / "words").write_text(f"No certificate, {SECRET}.")
+    return folder
 
 
 # In each text, § stands before the place to which the report must point.
@@ -276,7 +308,76 @@ FAULTS = {
     "origin-null": (of_top('allowed_origins: [§"null"]'), "must be SCHEME://HOST"),
     "origin-any": (of_top('allowed_origins: [§"*"]'), "must be SCHEME://HOST"),
     "log-level": (of_top("log: {level: §warn}"), "did you mean warning?"),
-    "log-access": (of_top("log: {access: §all}"), "must be one of off"),
+    "log-access": (of_top("log: {access: §error}"), "one of off, errors, all; did you mean errors?"),
+    "required-header-name": (of_top("require_header: §'X-Local: 1'"), "is no header name"),
+    "required-header-of-the-connection": (of_top("require_header: §Host"), "belongs to the connection; choose another"),
+    # limits
+    "limit-unknown": (of_top("limits: {§conections: 5}"), "unknown key; did you mean connections?"),
+    "limit-of-connections": (of_top("limits: {connections: §0}"), "from 1 to 1000000"),
+    "limit-of-upstream-connections": (of_top("limits: {upstream_connections: §-1}"), "from 1 to 1000000"),
+    "header-timeout": (of_top("limits: {header_timeout: §0}"), "header_timeout: must be longer than 0"),
+    "drain-timeout": (of_top("limits: {drain_timeout: §1d}"), "drain_timeout: must be a duration"),
+    "header-bytes-few": (of_top("limits: {header_bytes: §1023}"), "header_bytes: must be from 1KiB to 1MiB"),
+    "header-bytes-many": (of_top("limits: {header_bytes: §1048577}"), "must be from 1KiB to 1MiB"),
+    "header-bytes-unit": (of_top("limits: {header_bytes: §64k}"), "bytes, or one with a unit: 64KiB, 10MB"),
+    "max-body-fraction": (
+        of_route("upstream: https://x.example, max_body: §1.5MiB"),
+        "max_body: must be a whole number of bytes",
+    ),
+    "max-body-negative": (of_route("upstream: https://x.example, max_body: §-1"), "must be a whole number of bytes"),
+    "max-body-word": (of_route("upstream: https://x.example, max_body: §unlimited"), "a whole number of bytes"),
+    "max-body-large": (of_route("upstream: https://x.example, max_body: §1048577GiB"), "leave it out for no limit"),
+    # egress
+    "egress-scheme": (of_top(f"egress_proxy: §https://u:{SECRET}@p.example:3128"), "must be http://HOST:PORT or"),
+    "egress-socks": (of_top("egress_proxy: §socks5://p.example:1080"), "proxies of other kinds are not supported"),
+    "egress-bare": (of_top(f"egress_proxy: §{SECRET}"), "must be http://HOST:PORT"),
+    "egress-path": (of_top("egress_proxy: §http://p.example:3128/x"), "must be http://HOST:PORT"),
+    "egress-odd-password": (of_top(f'egress_proxy: §"http://u:{SECRET}/@p.example:3128"'), "(@ is %40)"),
+    "egress-at-sign": (of_top(f"egress_proxy: §http://u@v:{SECRET}@p.example:3128"), "(@ is %40)"),
+    "egress-no-port": (of_top(f"egress_proxy: §http://u:{SECRET}@p.example"), "the port of the proxy is missing"),
+    "egress-no-host": (of_top(f"egress_proxy: §http://u:{SECRET}@:3128"), "the host is missing"),
+    "egress-password-as-port": (of_top(f"egress_proxy: §http://u:{SECRET}"), "port must be a number"),
+    "egress-variable": (of_top("egress_proxy: {env: §BEARWARD_NO}"), "egress_proxy.env: the environment variable"),
+    "egress-variable-odd": (of_top("egress_proxy: §{env: PATH}"), "egress_proxy: must be http://HOST:PORT"),
+    "egress-to-itself": (of_top("egress_proxy: §http://localhost:8080"), "this is bearward's own address"),
+    # TLS
+    "tls-is-text": (of_route("upstream: https://x.example, tls: §pem/ca"), "tls: must be a mapping"),
+    "tls-unknown": (of_tls("§verify: false"), "unknown key; known: ca_file, cert_file, key_file, server_name"),
+    "ca-missing": (of_tls("ca_file: §pem/none"), "must be the path of a PEM file; cannot read /"),
+    "ca-missing-here": (of_tls("ca_file: §none"), "cannot read the file: No such file or directory (a relative path"),
+    "ca-folder": (of_tls("ca_file: §pem/."), "is not a regular file"),
+    "ca-empty": (of_tls("ca_file: §./empty"), "empty is empty"),
+    "ca-der": (of_tls("ca_file: §./binary"), "is not UTF-8 text"),
+    "ca-content": (of_tls("ca_file: §{file: pem/ca}"), "must be the path of a PEM file; the name of the file"),
+    "ca-words": (of_tls("ca_file: §pem/words"), "ca_file: holds no certificates in PEM form"),
+    "ca-is-key": (of_tls("ca_file: §pem/key"), "holds no certificates in PEM form"),
+    "certificate-words": (
+        of_tls("cert_file: §pem/words, key_file: pem/key"),
+        "cert_file: holds no certificate in PEM form",
+    ),
+    "certificate-without-key": (of_tls("cert_file: §pem/cert"), "holds no private key in PEM form; name its file as"),
+    "key-missing": (of_tls("cert_file: pem/cert, key_file: §pem/none"), "key_file: must be the path of a PEM file"),
+    "key-without-certificate": (of_tls("key_file: §pem/key"), "key_file: is the key of no certificate; add cert_file"),
+    "key-words": (of_tls("cert_file: pem/cert, key_file: §pem/words"), "holds no private key in PEM form"),
+    "key-of-another": (of_tls("cert_file: pem/cert, key_file: §pem/other-key"), "does not belong to the certificate"),
+    "key-of-another-kind": (of_tls("cert_file: pem/cert, key_file: §pem/other-kind-of-key"), "does not belong to the"),
+    "key-locked": (of_tls("cert_file: pem/cert, key_file: §pem/locked-key"), "is protected by a password; use one"),
+    "key-itself": (of_tls(f'key_file: §"-----BEGIN PRIVATE KEY-----\\n{SECRET}"'), "the name of the file"),
+    "server-name": (of_tls("server_name: §x_.-example"), "server_name: the host is no valid name"),
+    "server-name-wildcard": (of_tls('server_name: §"*.x.example"'), "the host is no valid name"),
+    "server-name-port": (of_tls("server_name: §x.example:443"), "must be a name without a port"),
+    "server-name-url": (of_tls("server_name: §https://x.example"), "the port must be a number"),
+    "tls-at-http": (
+        of_tls("server_name: x.example", "http://127.0.0.1:81").replace("tls:", "§tls:"),
+        "tls: has no effect at an http:// upstream; write https:// there, or remove tls",
+    ),
+    "tls-at-http-data-center": (
+        of_routes(
+            '"/{data_center}": '
+            '{upstream: "{data_center}", credential: a, allow_http: true, §tls: {server_name: x.example}}'
+        ),
+        "at an http:// upstream (data center us5)",
+    ),
     # credentials
     "basic-without-id": (lacking(f"token_url: /t, client_secret: {SECRET}"), "client_id is missing"),
     "post-without-secret": (
@@ -349,13 +450,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_each_fault_is_reported_at_its_place(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_fault_is_reported_at_its_place(name: str, file: Path, pem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text, said = FAULTS[name]
     before, mark, after = text.partition("§")
     assert mark
     monkeypatch.setenv("BEARWARD_EMPTY", "")
     file.with_name("empty").write_text("\n")
     file.with_name("binary").write_bytes(b"\xff\xfe")
+    file.with_name("pem").symlink_to(pem)
 
     code, output = check(file, before + after)
 
@@ -414,7 +516,7 @@ def test_a_fault_is_three_lines_with_what_may_be_secret_masked(file: Path) -> No
 
     assert output == (
         f"{file}:1:1: a: unknown key; known: listen, admin, data_centers, credentials, routes, allowed_hosts, "
-        "allowed_origins, allow_remote, log\n"
+        "allowed_origins, require_header, allow_remote, limits, egress_proxy, log\n"
         "    a: *** ***\n"
         "    ^\n"
         f"{file}:2:123: credentials.a.send: must be one of form, json, query; did you mean json?\n"
@@ -504,7 +606,14 @@ admin: 0.0.0.0:9000
 data_centers: {{eu8: https://eu8.example/base/, us5: "http://[::1]:81"}}
 allowed_hosts: [A.Example, b.example:1, "[::2]"]
 allowed_origins: ["HTTPS://A.example:443", "http://b.example:81"]
-log: {{level: debug, format: json, access: off}}
+require_header: X-Local
+limits:
+  connections: 1
+  upstream_connections: 2
+  header_timeout: 500ms
+  header_bytes: 64 KiB
+  drain_timeout: 2m
+log: {{level: debug, format: json, access: errors}}
 credentials:
   a:
     token_url: https://idp.example/t/{{principal}}/
@@ -532,6 +641,7 @@ routes:
     response_timeout: 90s
     idle_timeout: 15m
     allow_encoded_slash: true
+    max_body: 10MB
   /: {{upstream: https://x.example, credential: a}}
 """,
     )
@@ -539,7 +649,11 @@ routes:
     assert (settings.listen, settings.admin) == (Address("::1", 0), Address("0.0.0.0", 9000))
     assert settings.allowed_hosts == ("a.example:0", "b.example:1", "[::2]:0")
     assert settings.allowed_origins == ("https://a.example", "http://b.example:81")
-    assert (settings.log.level, settings.log.format) == ("debug", "json")
+    assert (settings.log.level, settings.log.format, settings.log.access) == ("debug", "json", "errors")
+    assert settings.require_header == "X-Local"
+    assert settings.limits == Limits(
+        connections=1, upstream_connections=2, header_timeout=0.5, header_bytes=65536, drain_timeout=120
+    )
     assert [(route.prefix, str(route.upstream)) for route in settings.routes] == [
         ("/eu8/x", "https://eu8.example/base/api/"),
         ("/us5/x", "http://[::1]:81/api/"),
@@ -550,6 +664,7 @@ routes:
     assert [(name, value.reveal()) for name, value in first.set_headers] == [("A", "b")]
     assert (first.connect_timeout, first.response_timeout, first.idle_timeout) == (7200, 90, 900)
     assert (last.on_401, last.connect_timeout) == ("replay", 5)
+    assert (first.max_body, last.max_body) == (10_000_000, None)
     a = settings.credentials["a"]
     assert a.token_url == "https://idp.example/t/{principal}/"
     assert a.headers["A"].reveal() == "{principal}"
@@ -582,6 +697,109 @@ def test_a_secret_file_is_read_again_and_found_from_the_folder_of_the_config(fil
     secret.write_text("second")
 
     assert settings.credentials["a"].client_secret.reveal() == "second"
+
+
+def test_what_is_not_written_has_its_default(file: Path) -> None:
+    settings = loaded(file, of_top("limits: {drain_timeout: 5s}"))
+
+    assert settings.limits == Limits(
+        connections=1024, upstream_connections=256, header_timeout=10, header_bytes=65536, drain_timeout=5
+    )
+    assert (settings.require_header, settings.egress_proxy, settings.log.access) == (None, None, "off")
+    assert (settings.routes[0].tls, settings.routes[0].max_body) == (Tls(), None)
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        *(("0", 0), ("1024", 1024), ("1kB", 1000), ("1KB", 1000), ("64KiB", 65536), ("64 KiB", 65536)),
+        *(("10MB", 10**7), ("1MiB", 1 << 20), ("2GB", 2 * 10**9), ("2 GiB", 2 << 30)),
+    ],
+)
+def test_sizes(file: Path, written: str, size: int) -> None:
+    settings = loaded(file, of_route(f"upstream: https://x.example, max_body: {written}"))
+
+    assert settings.routes[0].max_body == size
+
+
+@pytest.mark.parametrize("name", ["x.example", "X.example.", "192.0.2.1", "2001:DB8::1", "'[2001:db8:0::1]'"])
+def test_a_server_name_is_a_name_or_an_address(file: Path, name: str) -> None:
+    settings = loaded(file, of_tls(f"server_name: {name}"))
+
+    plain = "2001:db8::1" if "2001" in name else name.lower().rstrip(".")
+    assert settings.routes[0].tls == Tls(server_name=plain)
+
+
+def test_certificates_are_found_from_the_folder_of_the_config(file: Path, pem: Path) -> None:
+    file.with_name("pem").symlink_to(pem)
+    own = f"ca_file: {pem}/ca, cert_file: pem/cert, key_file: pem/key"
+
+    settings = loaded(file, of_tls(own)), loaded(file, of_tls("cert_file: pem/both"))
+
+    folder = file.parent / "pem"
+    assert [one.routes[0].tls for one in settings] == [
+        Tls(ca_file=f"{pem}/ca", cert_file=f"{folder}/cert", key_file=f"{folder}/key"),
+        Tls(cert_file=f"{folder}/both"),
+    ]
+
+
+def test_every_file_at_fault_is_told(file: Path, pem: Path) -> None:
+    _, output = check(file, of_tls(f"ca_file: {pem}/words, cert_file: {pem}/cert, key_file: {pem}/none"))
+
+    told = [line for line in output.splitlines() if line.startswith(str(file))]
+    assert len(told) == 2
+    assert "ca_file" in told[0]
+    assert "key_file" in told[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "where", "authorization"),
+    [
+        ("http://proxy.example:3128", "http://proxy.example:3128", None),
+        ("http://[::1]:3128/", "http://[::1]:3128", None),
+        (f"http://user:{SECRET}@P.example:80", "http://p.example:80", "Basic dXNlcjpodW50ZXIy"),
+        ("http://us%20er:p%40%3a%C3%A9@p.example:80", "http://p.example:80", "Basic dXMgZXI6cEA6w6k="),
+        ("http://user@p.example:80", "http://p.example:80", "Basic dXNlcjo="),
+        ("http://user:a:b@p.example:80", "http://p.example:80", "Basic dXNlcjphOmI="),
+    ],
+)
+def test_an_egress_proxy(
+    file: Path, monkeypatch: pytest.MonkeyPatch, url: str, where: str, authorization: str | None
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", url)
+
+    proxy = loaded(file, of_top("egress_proxy: {env: HTTPS_PROXY}")).egress_proxy
+
+    assert proxy is not None
+    assert proxy.url == where
+    assert (proxy.authorization and proxy.authorization.reveal()) == authorization
+    assert SECRET not in repr(proxy)
+    assert "Basic" not in repr(proxy)
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_a_proxy_in_the_environment_is_not_used_unless_it_is_named(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "http://proxy.example:3128")
+
+    assert loaded(file, of_top("")).egress_proxy is None
+
+
+def test_a_process_of_its_own_reads_the_same(file: Path, pem: Path) -> None:
+    text = of_tls(f"ca_file: {pem}/ca, server_name: y.example").replace("tls:", "max_body: 5, tls:")
+    top = f"limits: {{connections: 3}}\nrequire_header: X-A\negress_proxy: http://u:{SECRET}@p.example:1\n"
+    here = loaded(file, f"{top}log: {{access: all}}\n{text}")
+
+    there = Reading(file).settings()
+
+    assert there.routes == here.routes
+    assert there.routes[0].tls == Tls(ca_file=f"{pem}/ca", server_name="y.example")
+    assert (there.limits, there.require_header, there.log) == (here.limits, "X-A", here.log)
+    assert there.egress_proxy is not None
+    assert there.egress_proxy.authorization is not None
+    assert there.egress_proxy.url == "http://p.example:1"
+    assert there.egress_proxy.authorization.reveal() == "Basic dTpodW50ZXIy"
 
 
 def test_any_text_may_stand_elsewhere(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -621,6 +839,9 @@ def test_a_socket_takes_hosts_without_a_port(file: Path) -> None:
         of_credential("token_url: /t, client_auth: none, grant_type: none, params: {username: a, grant_type: b}"),
         more('grant_type: password, username: u, password: "p w"'),
         more("params: {empty: '', list: []}, basic_encoding: null"),
+        of_tls("", "http://127.0.0.1:81"),
+        of_top("limits: {header_bytes: 1024, connections: 1000000}"),
+        of_top("limits: {header_bytes: 1MiB, header_timeout: null}\negress_proxy: null"),
         "--- \n" + of_top("# a comment") + "...\n",
     ],
 )
@@ -650,6 +871,14 @@ def test_what_looks_like_a_reference_is_warned_of(file: Path, secret: str) -> No
     assert code == 0
     assert "credentials.a.client_secret: is sent as it stands here" in output
     assert "CLIENT_SECRET" not in output
+
+
+@pytest.mark.parametrize("name", ["Accept", "User-Agent", "Sec-Fetch-Mode"])
+def test_a_required_header_that_browsers_send_is_warned_of(file: Path, name: str) -> None:
+    code, output = check(file, of_top(f"require_header: {name}"))
+
+    assert code == 0
+    assert f"warning: {file}:1:17: require_header: browsers send this header by themselves" in output
 
 
 def test_a_star_in_a_prefix_is_warned_of(file: Path) -> None:
@@ -715,6 +944,13 @@ MISWRITTEN = [
     f"\u2028client_secret: {SECRET}\x85listen: {SECRET}@",
     f"credentials: {{a: {{scope: {SECRET}, response: {SECRET}@, ttl: [{SECRET}]}}}}" + WITH_ROUTES,
     f"credentials: {{a: {{timeout: '{SECRET}!', params: '{SECRET}'}}}}" + WITH_ROUTES,
+    f"egress_proxy: http://{SECRET}\nlimits: {{connections: {SECRET}@}}" + WITH_ROUTES,
+    f"egress_proxy: p.example:{SECRET}\nrequire_header: '{SECRET}: {SECRET}'" + WITH_ROUTES,
+    f"egress_proxy: &p http://u:{SECRET}@p.example\nlisten: *p" + WITH_ROUTES,
+    f"egress_proxy: {{url: {SECRET}}}" + WITH_ROUTES,
+    f"routes: {{/x: {{tls: {{key_file: {SECRET}, ca_file: {{file: {SECRET}}}}}}}}}",
+    f"routes: {{/x: {{tls: {{key_file: MIIEvQIBADANBgkqhkiG{SECRET}}}}}}}",
+    f"routes:\n  /x:\n    tls:\n      key_file: |\n        -----BEGIN KEY-----\n        {SECRET}\n",
     f"# {SECRET}",
     f"listen: x # {SECRET}",
     f"listen: x#{SECRET}",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args, get_origin
 
@@ -108,6 +109,9 @@ def defaults(tmp_path: Path) -> dict[str, dict[str, object]]:
     return {
         "Top level": {"listen": settings.listen, "admin": settings.admin, "log.level": settings.log.level}
         | {"log.format": settings.log.format, "log.access": Config().log.access, "allow_remote": Config().allow_remote}
+        | {f"limits.{name}": value for name, value in asdict(settings.limits).items()}
+        | {"limits.header_bytes": f"{settings.limits.header_bytes >> 10}KiB", "require_header": settings.require_header}
+        | {"egress_proxy": settings.egress_proxy}
         | dict.fromkeys(["data_centers", "credentials", "allowed_hosts", "allowed_origins"]),
         "Credential": {
             name: getattr(credential, OTHERWISE_NAMED.get(name, name), None)
@@ -116,6 +120,7 @@ def defaults(tmp_path: Path) -> dict[str, dict[str, object]]:
         }
         | {"allow_http": CredentialSection().allow_http, "principal.max": 1000, "params": None, "headers": None},
         "Route": {name: getattr(route, name, None) for name in fields_of(RouteSection)}
+        | {f"tls.{name}": value for name, value in asdict(route.tls).items()}
         | {"allow_http": RouteSection().allow_http},
     }
 

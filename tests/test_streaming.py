@@ -36,17 +36,17 @@ measures_memory = pytest.mark.skipif(
 CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n"
 
 
-async def pour(writer: Writer, total: int = LARGE) -> int:
+async def pour(writer: Writer, total: int = LARGE, piece: bytes = PIECE) -> int:
     """Write as much as goes in, up to `total`; how much that was when it stopped going in."""
     sent = 0
     while sent < total:
-        writer.write(PIECE)
+        writer.write(piece)
         try:
             async with asyncio.timeout(STALLED):
                 await writer.drain()
         except TimeoutError:
             return sent
-        sent += len(PIECE)
+        sent += len(piece)
     return sent
 
 
@@ -203,13 +203,23 @@ async def test_a_stalled_upstream_holds_back_the_client(proxy: RawProxy) -> None
 
 
 @measures_memory
-async def test_a_stalled_client_holds_back_the_upstream(proxy: RawProxy) -> None:
+@pytest.mark.parametrize(
+    ("framing", "piece"),
+    [
+        (b"Content-Length: %d" % LARGE, PIECE),
+        (b"Transfer-Encoding: chunked", wire.chunk(PIECE)),
+        (b"Transfer-Encoding: chunked", wire.chunk(b"data: 1\n\n") * 10_000),
+        (b"X: until the end", PIECE),
+    ],
+    ids=["length", "chunked", "small chunks", "until the end"],
+)
+async def test_a_stalled_client_holds_back_the_upstream(proxy: RawProxy, framing: bytes, piece: bytes) -> None:
     went_in = asyncio.get_running_loop().create_future()
     client_left = asyncio.Event()
 
     async def answer(_request: Message, _reader: Reader, writer: Writer) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % LARGE)
-        went_in.set_result(await pour(writer))
+        writer.write(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\nConnection: close\r\n\r\n")
+        went_in.set_result(await pour(writer, piece=piece))
         await client_left.wait()
 
     proxy.upstream.script = answer

@@ -176,6 +176,25 @@ Script = Callable[[Message, Reader, Writer], Awaitable[None]]
 """Answers one request, whose head is given and whose body is still to be read; the connection closes after it."""
 
 
+class Sink:
+    """A script that never answers and keeps what comes: `began` at a head, `ended` when no more can come."""
+
+    def __init__(self) -> None:
+        self.began, self.ended = asyncio.Event(), asyncio.Event()
+        self.received = b""
+
+    async def __call__(self, _request: Message, reader: Reader, _writer: Writer) -> None:
+        self.began.set()
+        with suppress(ConnectionError):
+            while piece := await reader.read(LIMIT):
+                self.received += piece
+        self.ended.set()
+
+    def assert_not_whole(self) -> None:
+        """Nothing came that could be taken for the end of a chunked body."""
+        assert not self.received.endswith(b"0\r\n\r\n"), "a last chunk would make it look whole"
+
+
 class RawUpstream:
     """A data center that records the bytes of every request; it is up inside `async with`.
 

@@ -1,24 +1,22 @@
 """The composition root: config → objects → run until told to stop → an ordered stop.
 
 Here the two domains meet: a route of the proxy is given the tokens of its credential, and nothing else of them.
+Another config replaces all that was built from the last one, but for the tokens of credentials that stay as they
+were and the numbers of routes that stay; what a request began with, it ends with.
 """
 
 import asyncio
 import contextlib
-import os
 import re
 import socket
-import stat
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from . import events
-from .address import Address
 from .config import Settings
-from .errors import os_reason
 from .ops.admin import admin_application
 from .ops.metrics import Metrics
 from .ops.state import State
@@ -27,110 +25,183 @@ from .proxy.guard import Guard
 from .proxy.handler import Handler
 from .proxy.routes import Route
 from .proxy.server import DataPort
-from .proxy.server import UnsafeParserError as UnsafeParserError
-from .proxy.upstream import ConnectionPool
+from .proxy.tally import Tally
+from .proxy.upstream.pool import Pools
+from .sockets import BACKLOG, bind, bound
+from .sockets import BindError as BindError
 from .tokens.fetcher import Fetcher
 from .tokens.source import TokenSource
 
-DRAIN_TIMEOUT: Final = 30.0
-BACKLOG: Final = 4096
 ACCEPTS: Final = 64
+AccessLog = Callable[[events.RequestDone], None]
 
 
-class BindError(Exception):
-    """A listening address cannot be had. Its text says which one and why."""
+class UnsafeParserError(Exception):
+    """A parser of HTTP was installed without its C extension; the text says what to do."""
+
+
+class TlsFilesError(Exception):
+    """The files that a route's `tls` names were good when they were checked, and are not now."""
 
 
 class App:
     """bearward as a whole: the data port, the admin port, and the tokens behind them."""
 
-    def __init__(self, settings: Settings, observers: Iterable[events.Observer] = ()) -> None:
+    def __init__(
+        self, settings: Settings, observers: Iterable[events.Observer] = (), access: AccessLog | None = None
+    ) -> None:
         self._settings = settings
         self._observers = list(observers)
+        self._access = access
         self._ends = contextlib.AsyncExitStack()
+        self._retiring: set[asyncio.Task[None]] = set()
         self.listen = settings.listen
         self.admin = settings.admin
         self.state = State({})
+        self.metrics = Metrics(self.state)
+        self._observers.append(self.metrics)
+        self._fetcher: Fetcher
+        self._pools: Pools
+        self._port: DataPort
 
     async def start(self) -> None:
         """Binds both ports, starts the tokens and serves.
 
-        Raises `BindError` and `UnsafeParserError`; what was begun is then undone.
+        Raises `BindError`, `UnsafeParserError` and `TlsFilesError`; what was begun is then undone.
         """
+        if HttpRequestParser is HttpRequestParserPy:
+            raise UnsafeParserError(
+                "aiohttp runs without its C parser, and the one in Python has let smuggled requests through: "
+                "install a wheel of aiohttp for this platform, and unset AIOHTTP_NO_EXTENSIONS"
+            )
         async with contextlib.AsyncExitStack() as ends:
-            data_socket = _bind(self._settings.listen, ends)
-            admin_socket = _bind(self._settings.admin, ends)
-            self.listen = _bound(self._settings.listen, data_socket)
-            self.admin = _bound(self._settings.admin, admin_socket)
-            fetcher = Fetcher()
-            ends.push_async_callback(fetcher.close)
-            pool = ConnectionPool()
-            ends.push_async_callback(pool.close)
-            self.state = State(self._routes(fetcher, pool))
-            port = self._data_port()
+            data_socket = bind(self._settings.listen, ends)
+            admin_socket = bind(self._settings.admin, ends)
+            self.listen = bound(self._settings.listen, data_socket)
+            self.admin = bound(self._settings.admin, admin_socket)
+            self._fetcher = Fetcher(self._settings.egress_proxy)
+            ends.push_async_callback(self._fetcher.close)
+            self._pools = Pools(self._settings.limits, self._settings.egress_proxy)
+            ends.callback(lambda: self._pools.close())
+            self.state.routes = self._routes(self._settings, self._pools)
+            self._port = DataPort(self._handler(self._settings), self._settings.limits, self._observe)
             await self._serve_admin(admin_socket, ends)
-            ends.push_async_callback(_close, self.state.sources)
+            ends.push_async_callback(self._close_sources)
             for source in self.state.sources:
                 source.start()
             # asyncio's own loop tries to accept as many at a time as the backlog has, out of file descriptors too.
-            server = await asyncio.get_running_loop().create_server(port.protocol, sock=data_socket, backlog=ACCEPTS)
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(self._port.protocol, sock=data_socket, backlog=ACCEPTS)
             data_socket.listen(BACKLOG)
-            ends.push_async_callback(port.drain, DRAIN_TIMEOUT)
+            ends.push_async_callback(lambda: self._port.drain(self._settings.limits.drain_timeout))
             ends.callback(server.close)
             self._ends = ends.pop_all()
+
+    def apply(self, settings: Settings, observers: Iterable[events.Observer], access: AccessLog | None) -> None:
+        """Puts another config in force with the next request; the two listening addresses stay.
+
+        Raises `TlsFilesError`; nothing has changed then.
+        """
+        paths, sources = [path for path, _ in self.state.routes.values()], self.state.sources
+        pools = Pools(settings.limits, settings.egress_proxy)
+        self._access, before = access, self._access
+        try:
+            routes = self._routes(settings, pools)
+        except TlsFilesError:
+            self._access = before
+            raise
+        self.state.routes = routes
+        self._observers = [*observers, self.metrics]
+        self._settings, self._fetcher.egress = settings, settings.egress_proxy
+        self._port.handler, self._port.limits = self._handler(settings), settings.limits
+        for source in self.state.sources:
+            if source not in sources:
+                source.start()
+        self._pools.close()
+        self._pools = pools
+        gone = [source for source in sources if source not in self.state.sources]
+        task = asyncio.create_task(_retire(paths, gone), name="end of what the last config had")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        self.metrics.config_read(ok=True)
+        self._observe(events.ConfigApplied(len(routes)))
 
     async def stop(self) -> None:
         """Not ready, stop accepting, finish what is in flight, end the sessions; then nothing is left."""
         self.state.is_draining = True
         await self._ends.aclose()
 
+    def refuse(self, faults: int, first: str) -> None:
+        """Tells that another config was read and is at fault."""
+        self.metrics.config_read(ok=False)
+        self._observe(events.ConfigRefused(faults, first))
+
     def _observe(self, event: events.Event) -> None:
         for observer in self._observers:
             observer(event)
 
-    def _routes(self, fetcher: Fetcher, pool: ConnectionPool) -> dict[str, tuple[RoutePath, TokenSource]]:
-        sources = token_sources(self._settings, fetcher, self._observe)
+    def _routes(self, settings: Settings, pools: Pools) -> dict[str, tuple[RoutePath, TokenSource]]:
+        known = {source.label: source for source in self.state.sources}
+        sources = token_sources(settings, self._fetcher, self._observe, known)
+        tallies = {prefix: path.tally for prefix, (path, _) in self.state.routes.items()}
         routes = {}
-        for route in self._settings.routes:
-            source = sources[_label(self._settings, route)]
-            routes[route.prefix] = (self._path(route, source, pool), source)
+        for route in settings.routes:
+            source = sources[_label(settings, route)]
+            tally = tallies.get(route.prefix) or Tally()
+            routes[route.prefix] = (self._path(route, source, pools, tally), source)
         return routes
 
-    def _path(self, route: Route, source: TokenSource, pool: ConnectionPool) -> RoutePath:
+    def _path(self, route: Route, source: TokenSource, pools: Pools, tally: Tally) -> RoutePath:
         credential = source.credential
+        try:
+            pool = pools.pool(route.upstream, route.tls)
+        except OSError as error:
+            raise TlsFilesError(f"the files in tls of route {route.prefix} cannot be used: {error}") from None
         return RoutePath(
             route,
             source,
-            pool.dialer(route.upstream, route.connect_timeout, route.response_timeout, route.idle_timeout),
+            pool,
+            tally,
             token_header=credential.inject_header,
             principal_header=credential.principal.header if credential.principal else None,
+            observe=self._observe,
+            access=self._access,
         )
 
     async def _serve_admin(self, listening: socket.socket, ends: contextlib.AsyncExitStack) -> None:
-        paths = {prefix: path for prefix, (path, _) in self.state.routes.items()}
-        metrics = Metrics(paths, self.state.sources)
-        self._observers.append(metrics)
-        runner = web.AppRunner(admin_application(self.state, metrics), access_log=None, shutdown_timeout=1)
+        application = admin_application(self.state, self.metrics)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
         await runner.setup()
         ends.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listening).start()
 
-    def _data_port(self) -> DataPort:
+    def _handler(self, settings: Settings) -> Handler:
         # A name without a port means the listener's, which the system may just have chosen.
-        hosts = [re.sub(":0$", f":{self.listen.port}", host) for host in self._settings.allowed_hosts]
-        guard = Guard(self.listen, hosts, self._settings.allowed_origins)
+        hosts = [re.sub(":0$", f":{self.listen.port}", host) for host in settings.allowed_hosts]
+        guard = Guard(self.listen, hosts, settings.allowed_origins)
         paths = {prefix: path for prefix, (path, _) in self.state.routes.items()}
-        return DataPort(Handler(guard, paths, self._observe), self._observe)
+        return Handler(guard, paths, require_header=settings.require_header, trailer_bytes=settings.limits.header_bytes)
+
+    async def _close_sources(self) -> None:
+        await asyncio.gather(*(source.close() for source in self.state.sources), *self._retiring)
 
 
-def token_sources(settings: Settings, fetcher: Fetcher, observe: events.Observer) -> dict[str, TokenSource]:
-    """What the routes get their tokens from, by label: one for each origin where the token URL is relative."""
+def token_sources(
+    settings: Settings, fetcher: Fetcher, observe: events.Observer, known: Mapping[str, TokenSource]
+) -> dict[str, TokenSource]:
+    """What the routes get their tokens from, by label: one for each origin where the token URL is relative.
+
+    Of the `known` ones those stay that would be the same.
+    """
     sources: dict[str, TokenSource] = {}
     for route in settings.routes:
         label = _label(settings, route)
         if label not in sources:
             credential = settings.credentials[route.credential]
-            sources[label] = TokenSource(credential, route.upstream.origin, label, fetcher, observe)
+            source = TokenSource(credential, route.upstream.origin, label, fetcher, observe)
+            last = known.get(label)
+            is_same = last is not None and (last.credential, last.token_url) == (credential, source.token_url)
+            sources[label] = last if last is not None and is_same else source
     return sources
 
 
@@ -140,60 +211,11 @@ def _label(settings: Settings, route: Route) -> str:
     return route.credential
 
 
-async def _close(sources: Iterable[TokenSource]) -> None:
+async def _retire(paths: Sequence[RoutePath], sources: Sequence[TokenSource]) -> None:
+    """Ends sources once no request has their tokens any more."""
+    for path in paths:
+        await path.unused()
     await asyncio.gather(*(source.close() for source in sources))
-
-
-def _bound(address: Address, listening: socket.socket) -> Address:
-    """The address with the port that the system chose, where it was left open."""
-    return address if address.path is not None else Address(address.host, listening.getsockname()[1])
-
-
-def _bind(address: Address, ends: contextlib.AsyncExitStack) -> socket.socket:
-    try:
-        if address.path is not None:
-            return _bind_unix(Path(address.path), ends)
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        listening = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise BindError(f"cannot listen on {address}: {os_reason(error)}") from None
-    ends.callback(listening.close)
-    return listening
-
-
-def _bind_unix(path: Path, ends: contextlib.AsyncExitStack) -> socket.socket:
-    """A unix socket of mode 0600; one that a dead process left behind is replaced."""
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(path.lstat().st_mode) and not _answers(path):
-            path.unlink()
-    listening = socket.socket(socket.AF_UNIX)
-    ends.callback(listening.close)
-    umask = os.umask(0o177)
-    try:
-        listening.bind(str(path))
-    finally:
-        os.umask(umask)
-    ends.callback(_unlink, path, _identity(path))
-    return listening
-
-
-def _unlink(path: Path, own: tuple[int, int] | None) -> None:
-    """Removes the socket, unless a successor has put its own there."""
-    if _identity(path) == own:
-        path.unlink(missing_ok=True)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:

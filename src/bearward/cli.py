@@ -53,16 +53,17 @@ def run(config: Path) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):  # until the loop has its own: as process 1 there is no default
         signal.signal(number, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, lambda *_: None)  # the config is being read at this moment
     reading = Reading(config)
-    from .app import BindError, UnsafeParserError  # takes about as long as reading does
+    from .app import BindError, TlsFilesError, UnsafeParserError  # takes about as long as reading does
     from .run import run
 
     settings = _settings(reading.settings)
     try:
-        run(settings)
+        run(settings, config)
     except BindError as error:
         _fail(f"{error}; {config} names the addresses as listen and admin")
-    except UnsafeParserError as error:
+    except (UnsafeParserError, TlsFilesError) as error:
         _fail(str(error))
 
 

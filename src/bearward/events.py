@@ -70,16 +70,28 @@ class SecretChanged:
     credential: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestDone:
-    """A request of a route came to its end. `origin` is who made the status: `upstream` or `proxy`."""
+    """A request of a route came to its end; told to the access log alone. Times are in seconds."""
 
     route: str
     method: str
+    path: str
+    """The target without its query; bytes that are no visible ASCII as `%XX`."""
     code: int
     """499 where the client left before there was an answer, as nginx counts it."""
     origin: str
+    """Who made the status: `upstream` or `proxy`."""
+    request_bytes: int
+    response_bytes: int
     seconds: float
+    upstream_seconds: float
+    """From the last sending of the request's head to the end of its answer."""
+    token_seconds: float
+    """What was spent on waiting for a token."""
+    replayed: bool
+    token: str | None
+    """The fingerprint of the token that went upstream last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,22 @@ class RequestRejected:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigApplied:
+    """The config was read again and is in force."""
+
+    routes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRefused:
+    """The config was read again and is at fault; the last one stays in force."""
+
+    faults: int
+    first: str
+    """The first fault with its place; `bearward check` shows all."""
+
+
+@dataclass(frozen=True, slots=True)
 class Crashed:
     """An error that should not happen; `where` is type and place, without the error's text."""
 
@@ -114,9 +142,10 @@ Event = (
     | TokenEvicted
     | TokenMarkedBad
     | SecretChanged
-    | RequestDone
     | UpstreamFailed
     | RequestRejected
+    | ConfigApplied
+    | ConfigRefused
     | Crashed
 )
 Observer = Callable[[Event], None]

@@ -24,9 +24,9 @@ def inspect_token(settings: Settings, name: str, principal: str, *, show: bool) 
 
 
 async def _inspect(settings: Settings, name: str, principal: str, show: bool) -> int:
-    fetcher = Fetcher()
+    fetcher = Fetcher(settings.egress_proxy)
     try:
-        source = _find(token_sources(settings, fetcher, lambda _event: None), name)
+        source = _find(token_sources(settings, fetcher, lambda _event: None, {}), name)
         if source.has_principals and not principal:
             raise UnknownTokenError(f"{name} has a token for each principal: say whose with --principal")
         try:

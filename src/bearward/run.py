@@ -7,10 +7,14 @@ import os
 import resource
 import signal
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Final
 
-from .app import App, event_loop
-from .config import Settings
+from .app import AccessLog, App, TlsFilesError, event_loop
+from .config import ConfigError, Settings
+from .config.apart import Reading
+from .errors import os_reason
+from .ops.access import access_log
 from .ops.logs import EventLog, open_log
 from .ops.welcome import welcome
 
@@ -19,14 +23,11 @@ FIRST_TOKENS: Final = 5.0
 """How long the welcome waits for the first tokens, in seconds."""
 
 
-def run(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT. Raises `BindError` where an address cannot be had."""
-    log = open_log(settings.log.level, settings.log.format)
-    for warning in settings.warnings:
-        log.warning(warning)
+def run(settings: Settings, config: Path) -> None:
+    """Serves until SIGTERM or SIGINT; reads `config` again at SIGHUP. Raises what `App.start` raises."""
     _raise_file_limit()
     with asyncio.Runner(loop_factory=event_loop()) as runner:
-        runner.run(_serve(settings, log))
+        runner.run(_serve(settings, config))
 
 
 def _raise_file_limit() -> None:
@@ -36,10 +37,12 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(settings: Settings, log: Any) -> None:
-    stopping = watch_signals()
+async def _serve(settings: Settings, config: Path) -> None:
+    stopping, reloading = watch_signals(), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloading.set)
+    log, access = _open_logs(settings)
     something_happened = asyncio.Event()
-    app = App(settings, [EventLog(log), lambda _event: something_happened.set()])
+    app = App(settings, [EventLog(log), lambda _event: something_happened.set()], access)
     await app.start()
     try:
         log.info("started", listen=str(app.listen), admin=str(app.admin), routes=len(app.state.routes))
@@ -50,11 +53,33 @@ async def _serve(settings: Settings, log: Any) -> None:
             # What is alive now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
-            await stopping.wait()
+            await _first(stopping.wait(), _reload(app, config, reloading))
     finally:
         log.info("stopping")
         await app.stop()
         log.info("stopped")
+
+
+def _open_logs(settings: Settings) -> tuple[Any, AccessLog | None]:
+    log = open_log(settings.log.level, settings.log.format)
+    for warning in settings.warnings:
+        log.warning(warning)
+    return log, access_log(settings.log.access, settings.log.format)
+
+
+async def _reload(app: App, config: Path, reloading: asyncio.Event) -> None:
+    """Puts the config in force again whenever it is asked for; one at fault changes nothing."""
+    while True:
+        await reloading.wait()
+        reloading.clear()
+        try:
+            settings = await asyncio.to_thread(Reading(config).settings)
+            log, access = _open_logs(settings)
+            app.apply(settings, [EventLog(log)], access)
+        except ConfigError as error:
+            app.refuse(len(error.faults), error.faults[0].headline)
+        except (TlsFilesError, OSError) as error:
+            app.refuse(1, f"{config}: {os_reason(error) if isinstance(error, OSError) else error}")
 
 
 async def _until_started(app: App, something_happened: asyncio.Event) -> None:

@@ -1,5 +1,6 @@
 """A string that cannot be printed: `reveal()` is the only way out."""
 
+import hmac
 import pickle
 import stat
 from pathlib import Path
@@ -39,6 +40,15 @@ class Secret:
         if not (text := read_text(self._path)):
             raise SecretUnreadableError(f"{self._path} is empty")  # most likely it is just being written
         return text
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are configured alike: the same file, or the same text."""
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return self._path == other._path and hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash((self._path, self._value))
 
     def __repr__(self) -> str:
         return f"<secret from {self.origin}>"

@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 
 from ..address import Address
+from ..proxy.limits import Limits
 from ..tokens.credential import Credential
 from .clear_text import check_token_urls, check_upstreams
 from .credentials import basic_encoding_matters, build_credential, looks_like_reference
 from .diagnostics import Problem, Report
+from .headers import comes_unasked, framing_names
 from .model import Config
 from .routes import build_route, check_routes, expand_routes
 from .settings import LogSettings, Settings
+from .tls import check_tls
 from .urls import is_here
 
 _LISTEN = Address("127.0.0.1", 8080)
@@ -21,6 +24,7 @@ def build_settings(config: Config, named: frozenset[str], report: Report, folder
     """The settings, of use only where nothing was added to the report. `named`: see `check_routes`."""
     listen, admin = config.listen or _LISTEN, config.admin or _ADMIN
     _check_addresses(config, listen, admin, report)
+    _check_required_header(config, report)
     credentials = {
         name: build_credential(name, section, report, folder) for name, section in config.credentials.items()
     }
@@ -29,6 +33,7 @@ def build_settings(config: Config, named: frozenset[str], report: Report, folder
         report.add(("routes",), "at least one route is needed", at="key", unless=[("routes",)])
     check_routes(expanded, credentials, named, (listen, admin), report)
     check_upstreams(expanded, report)
+    check_tls(expanded, report)
     check_token_urls(config.credentials, expanded, report)
     return Settings(
         listen=listen,
@@ -37,7 +42,10 @@ def build_settings(config: Config, named: frozenset[str], report: Report, folder
         routes=tuple(build_route(one, one.upstream) for one in expanded if one.upstream),
         allowed_hosts=tuple(_host(host, port, listen) for host, port in config.allowed_hosts),
         allowed_origins=tuple(config.allowed_origins),
-        log=LogSettings(config.log.level, config.log.format),
+        require_header=config.require_header,
+        limits=Limits(**config.limits.written()),
+        egress_proxy=config.egress_proxy,
+        log=LogSettings(**config.log.written()),
     )
 
 
@@ -70,7 +78,12 @@ def find_warnings(config: Config, credentials: Mapping[str, Credential]) -> list
         for prefix in config.routes
         if "*" in prefix
     ]
-    return unused + differing + as_written + stars
+    unasked = [
+        Problem(("require_header",), "browsers send this header by themselves; a name of your own keeps web pages out")
+        for name in [config.require_header]
+        if name and comes_unasked(name)
+    ]
+    return unused + differing + as_written + stars + unasked
 
 
 def _check_addresses(config: Config, listen: Address, admin: Address, report: Report) -> None:
@@ -81,6 +94,15 @@ def _check_addresses(config: Config, listen: Address, admin: Address, report: Re
     if is_same:
         field = "admin" if config.admin else "listen"
         report.add((field,), "listen and admin must not be the same address", unless=[("listen",), ("admin",)])
+
+    proxy = config.egress_proxy
+    if proxy and any(is_here(proxy.host, proxy.port, address) for address in (listen, admin)):
+        report.add(("egress_proxy",), "this is bearward's own address; write that of the proxy that leads out")
+
+
+def _check_required_header(config: Config, report: Report) -> None:
+    if config.require_header and config.require_header.lower() in framing_names():
+        report.add(("require_header",), "this header belongs to the connection; choose another")
 
 
 def _host(host: str, port: int | None, listen: Address) -> str:

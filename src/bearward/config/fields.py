@@ -1,5 +1,6 @@
 """The types of the model's fields. Every scalar arrives as text as written, and here the field decides what it is."""
 
+import ipaddress
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,19 +9,22 @@ from typing import Annotated, Any, cast, get_args
 from pydantic import AfterValidator, PlainValidator, ValidationInfo
 
 from ..address import Address
+from ..egress import EgressProxy
 from ..proxy.routes import DEFAULT_PORTS, Upstream
 from ..secret import Secret
 from ..tokens.credential import FieldPath
-from . import urls
+from . import egress, urls
 from .diagnostics import WrongError, did_you_mean
 from .document import Text
-from .references import fetch, read_plain, read_secret
+from .references import fetch, read_file, read_plain, read_secret
 
 SHOWN = "shown"
 """Marks a field whose value is no secret: reports may show it."""
 
 MAX_SECONDS = 10 * 365 * 86400
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)?")
+_SIZE = re.compile(r"([0-9]{1,15}) ?(|kB|KB|MB|GB|KiB|MiB|GiB)")
+_SIZES = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -101,6 +105,21 @@ def _count(text: Text) -> int:
     return int(text)
 
 
+def _size(least: int, most: int, bounds: str) -> PlainValidator:
+    """A number of bytes within bounds, which are told in words."""
+
+    def read(text: Text) -> int:
+        found = _SIZE.fullmatch(text)
+        if not found:
+            raise WrongError("must be a whole number of bytes, or one with a unit: 64KiB, 10MB")
+        size = int(found[1]) * _SIZES[found[2].removesuffix("B").replace("k", "K")]
+        if not least <= size <= most:
+            raise WrongError(f"must be {bounds}")
+        return size
+
+    return _typed(read)
+
+
 def _token(text: str) -> str:
     if not _TOKEN.fullmatch(text):
         raise WrongError("is no header name: letters, digits and hyphens, without spaces and colons")
@@ -128,6 +147,30 @@ def _origin(text: Text) -> str:
 def _host(text: Text) -> tuple[str, int | None]:
     host, port = urls.split_host(text)
     return (f"[{host}]" if ":" in host else host), port
+
+
+def _server_name(text: Text) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        host, port = urls.split_host(text)
+    if port is not None:
+        raise WrongError("must be a name without a port")
+    return host.removesuffix(".")
+
+
+def _pem_file(value: object, info: ValidationInfo) -> str:
+    """The absolute path of a file that can be read now."""
+    name, folder = _plain(value, info), _folder(info)
+    try:
+        read_file(name, folder)
+    except WrongError as error:
+        raise WrongError(f"must be the path of a PEM file; {error}") from None
+    return str(folder / name)
+
+
+def _egress(value: object, info: ValidationInfo) -> EgressProxy:
+    return egress.read_proxy(fetch(value, _folder(info))[1])
 
 
 def _listening(value: object, info: ValidationInfo) -> Address:
@@ -165,6 +208,8 @@ Line = Annotated[str, _typed(_line), SHOWN]
 Flag = Annotated[bool, _typed(_flag), SHOWN]
 Duration = Annotated[float, _typed(_duration), SHOWN]
 Count = Annotated[int, _typed(_count), SHOWN]
+HeadSize = Annotated[int, _size(1 << 10, 1 << 20, "from 1KiB to 1MiB"), SHOWN]
+BodySize = Annotated[int, _size(0, 1 << 50, "no more than 1 PiB; leave it out for no limit"), SHOWN]
 SecretText = Annotated[Secret, PlainValidator(_secret)]
 ShownSecret = Annotated[Secret, PlainValidator(_secret), SHOWN]
 HeaderValue = Annotated[Secret, PlainValidator(_header_value)]
@@ -174,6 +219,9 @@ AnswerPath = Annotated[FieldPath, _typed(_answer_path), SHOWN]
 BaseUrl = Annotated[Upstream, _typed(urls.read_upstream), SHOWN]
 Origin = Annotated[str, _typed(_origin), SHOWN]
 HostAndPort = Annotated[tuple[str, int | None], _typed(_host), SHOWN]
+ServerName = Annotated[str, _typed(_server_name), SHOWN]
+PemFile = Annotated[str, PlainValidator(_pem_file)]
+Egress = Annotated[EgressProxy, PlainValidator(_egress)]
 ListeningAddress = Annotated[Address, PlainValidator(_listening), SHOWN]
 Format = Annotated[str, _typed(_format)]
 Name = Annotated[str, AfterValidator(_name)]

@@ -13,9 +13,23 @@ _FRAMING = frozenset(
 """Those of one connection (RFC 9110 §7.6.1), and those that say where a message goes and where it ends."""
 
 
+_OF_BROWSERS = frozenset(
+    {
+        "accept", "accept-encoding", "accept-language", "cache-control", "content-language", "content-type", "cookie",
+        "dnt", "origin", "pragma", "priority", "range", "referer", "upgrade-insecure-requests", "user-agent",
+    }
+)  # fmt: skip
+"""Those that a browser sends with a web page's request without asking the server first."""
+
+
 def framing_names() -> set[str]:
     """The names that belong to the connection, in lower case."""
     return set(_FRAMING)
+
+
+def comes_unasked(name: str) -> bool:
+    """Whether any web page can make a browser send this header."""
+    return name.lower() in _OF_BROWSERS or name.lower().startswith("sec-")
 
 
 def is_forwarding_name(name: str) -> bool:

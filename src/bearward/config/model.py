@@ -14,7 +14,7 @@ Method = Literal["POST", "GET"]
 On401 = Literal["replay", "pass"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "text", "json"]
-AccessLog = Literal["off"]
+AccessLog = Literal["off", "errors", "all"]
 
 
 class Section(BaseModel):
@@ -32,6 +32,10 @@ class Section(BaseModel):
     def names(cls) -> list[str]:
         """The fields as they are written in the file."""
         return [name.rstrip("_") for name in cls.model_fields]
+
+    def written(self) -> dict[str, Any]:
+        """The fields that stand in the file."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
     @model_validator(mode="before")
     @classmethod
@@ -109,6 +113,13 @@ class RequestHeadersSection(Section):
     remove: list[fields.HeaderNameText] = []
 
 
+class TlsSection(Section):
+    ca_file: Annotated[fields.PemFile, SHOWN] | None = None
+    cert_file: Annotated[fields.PemFile, SHOWN] | None = None
+    key_file: fields.PemFile | None = None
+    server_name: fields.ServerName | None = None
+
+
 class RouteSection(Section):
     upstream: fields.Line | None = None
     credential: fields.Line | None = None
@@ -117,8 +128,18 @@ class RouteSection(Section):
     connect_timeout: fields.Duration | None = None
     response_timeout: fields.Duration | None = None
     idle_timeout: fields.Duration | None = None
+    tls: TlsSection = TlsSection()
     allow_encoded_slash: fields.Flag = False
     allow_http: fields.Flag = False
+    max_body: fields.BodySize | None = None
+
+
+class LimitsSection(Section):
+    connections: fields.Count | None = None
+    upstream_connections: fields.Count | None = None
+    header_timeout: fields.Duration | None = None
+    header_bytes: fields.HeadSize | None = None
+    drain_timeout: fields.Duration | None = None
 
 
 class LogSection(Section):
@@ -137,5 +158,8 @@ class Config(Section):
     routes: dict[str, RouteSection] = {}
     allowed_hosts: list[fields.HostAndPort] = []
     allowed_origins: list[fields.Origin] = []
+    require_header: fields.HeaderNameText | None = None
     allow_remote: fields.Flag = False
+    limits: LimitsSection = LimitsSection()
+    egress_proxy: fields.Egress | None = None
     log: LogSection = LogSection()

@@ -54,6 +54,24 @@ def fetch(value: object, folder: Path) -> tuple[Secret, str]:
     return _from_environment(source.name) if source.kind == "env" else _from_file(source.name, folder)
 
 
+def read_file(name: Text, folder: Path) -> str:
+    """What the file holds now: something."""
+    path = folder / name
+    if not name or not name.isprintable():
+        raise WrongError("the name of the file is empty or has control characters")
+    try:
+        content = read_text(path)
+    except SecretUnreadableError as error:
+        reason = str(error)
+    else:
+        if content:
+            return content
+        reason = f"{path} is empty"
+    if "/" in name or name.startswith("."):  # a path; what has no slash may be a secret that was put here
+        raise WrongError(reason)
+    raise WrongError(f"{reason.replace(str(path), 'the file')} (a relative path starts at {folder})")
+
+
 def _from_environment(name: Text) -> tuple[Secret, str]:
     # A secret written here by mistake must not be repeated; what looks like a variable may be.
     shown = f"the environment variable {name}" if _ENVIRONMENT_NAME.fullmatch(name) else "the environment variable"
@@ -68,17 +86,8 @@ def _from_environment(name: Text) -> tuple[Secret, str]:
 
 
 def _from_file(name: Text, folder: Path) -> tuple[Secret, str]:
-    path = folder / name
-    if not name or not name.isprintable():
-        raise WrongError("the name of the file is empty or has control characters", ("file",))
     try:
-        content = read_text(path)
-    except SecretUnreadableError as error:
-        reason = str(error)
-    else:
-        if content:
-            return Secret.from_file(path), content
-        reason = f"{path} is empty"
-    if "/" in name or name.startswith("."):  # a path; what has no slash may be a secret that was put here
-        raise WrongError(reason, ("file",))
-    raise WrongError(f"{reason.replace(str(path), 'the file')} (a relative path starts at {folder})", ("file",))
+        content = read_file(name, folder)
+    except WrongError as error:
+        raise WrongError(str(error), ("file",)) from None
+    return Secret.from_file(folder / name), content

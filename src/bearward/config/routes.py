@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..address import Address
 from ..proxy.routes import Route, Upstream
+from ..tls import Tls
 from ..tokens.credential import Credential
 from .diagnostics import Path, Report, WrongError, did_you_mean
 from .headers import check_names, framing_names, is_forwarding_name
@@ -12,7 +13,15 @@ from .model import Config, RouteSection
 from .urls import check_prefix, is_here, read_upstream
 
 _DATA_CENTER = "{data_center}"
-_SAME_IN_BOTH = {"credential", "on_401", "connect_timeout", "response_timeout", "idle_timeout", "allow_encoded_slash"}
+_SAME_IN_BOTH = {
+    "credential",
+    "on_401",
+    "connect_timeout",
+    "response_timeout",
+    "idle_timeout",
+    "allow_encoded_slash",
+    "max_body",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +68,14 @@ def check_routes(
 def build_route(expanded: ExpandedRoute, upstream: Upstream) -> Route:
     """The route with its defaults."""
     section, headers = expanded.section, expanded.section.request_headers
-    written = {field: getattr(section, field) for field in section.model_fields_set & _SAME_IN_BOTH}
+    written = {field: value for field, value in section.written().items() if field in _SAME_IN_BOTH}
     return Route(
         **{"credential": "", **written},
         prefix=expanded.prefix,
         upstream=upstream,
         set_headers=tuple(headers.set.items()),
         remove_headers=tuple(headers.remove),
+        tls=Tls(**section.tls.written()),
     )
 
 

@@ -5,16 +5,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..address import Address
+from ..egress import EgressProxy
+from ..proxy.limits import Limits
 from ..proxy.routes import Route
 from ..tokens.credential import Credential
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """How much is logged, and in which form; `auto` is text on a terminal and JSON lines otherwise."""
+    """What is logged, and in which form; `auto` is text on a terminal and JSON lines otherwise."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "text", "json"] = "auto"
+    access: Literal["off", "errors", "all"] = "off"
+    """Which requests have a line of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,10 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     """`name:port` in lower case, the port always there (a name without one: accepted only on a unix socket)."""
     allowed_origins: tuple[str, ...] = ()
+    require_header: str | None = None
+    """The name of a header that every client must send."""
+    limits: Limits = field(default_factory=Limits)
+    egress_proxy: EgressProxy | None = None
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()
     """What is no fault but should be known, each a line that names its place."""

@@ -8,12 +8,14 @@ import json
 import logging
 import os
 import sys
-from typing import Any, Final, Literal, TextIO
+from functools import cache
+from typing import Any, Final, Literal
 
 import structlog
 from structlog.typing import EventDict
 
 from .. import events
+from .sink import Sink, standard_error
 
 LEVELS: Final[dict[type, tuple[str, str]]] = {
     events.TokenRequested: ("debug", "token request ended"),
@@ -23,11 +25,14 @@ LEVELS: Final[dict[type, tuple[str, str]]] = {
     events.TokenEvicted: ("debug", "token of a principal evicted"),
     events.TokenMarkedBad: ("warning", "upstream refused the token"),
     events.SecretChanged: ("info", "secret changed"),
-    events.RequestDone: ("debug", "request done"),
     events.UpstreamFailed: ("warning", "upstream failed"),
     events.RequestRejected: ("info", "request rejected"),
+    events.ConfigApplied: ("info", "config read again"),
+    events.ConfigRefused: ("error", "config at fault, the last one stays in force"),
     events.Crashed: ("error", "internal error, please report it"),
 }
+Form = Literal["auto", "text", "json"]
+
 QUIET: Final = 60.0
 """For how long a library's message is not repeated, in seconds: some come thousands of times a second."""
 MOST_MESSAGES: Final = 100
@@ -40,13 +45,8 @@ class EventLog:
     def __init__(self, log: Any) -> None:
         self._log = log
         self._without_lifetime: set[str] = set()
-        # Told apart before a line is put together: one of them comes with every request.
-        self._silent = {kind for kind, (level, _) in LEVELS.items() if not log.is_enabled_for(_number(level))}
-        self._silent -= {events.RefreshFailed, events.TokenRefreshed}  # these may also warn
 
     def __call__(self, event: events.Event) -> None:
-        if type(event) in self._silent:
-            return
         level, text = LEVELS[type(event)]
         if isinstance(event, events.RefreshFailed) and event.for_good:
             level = "error"
@@ -60,22 +60,14 @@ class EventLog:
             self._log.warning("answer tells no lifetime; 5 minutes are assumed, set ttl", credential=credential)
 
 
-def open_log(level: str, form: Literal["auto", "text", "json"]) -> Any:
+def open_log(level: str, form: Form) -> Any:
     """The process's logger, on standard error; other libraries' warnings go the same way."""
-    stream = sys.stderr
-    as_text = form == "text" or (form == "auto" and stream.isatty())
-    processors: list[Any] = [structlog.processors.add_log_level]
-    if as_text:
-        processors += [
-            structlog.processors.TimeStamper("%H:%M:%S", utc=False),
-            _Text(stream.isatty() and "NO_COLOR" not in os.environ),
-        ]
-    else:
-        processors += [structlog.processors.TimeStamper("iso", key="time"), structlog.processors.JSONRenderer()]
+    sink, processors = standard_error(), _processors(form)
+    sink.notice = lambda count: rendered(form, "warning", "log lines dropped", count=count)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
-        logger_factory=lambda *_: _Sink(stream),
+        logger_factory=lambda *_: _Output(sink),
         cache_logger_on_first_use=True,
     )
     log = structlog.get_logger()
@@ -83,30 +75,44 @@ def open_log(level: str, form: Literal["auto", "text", "json"]) -> Any:
     return log
 
 
-class _Sink:
-    """Writes lines. A full disk or a closed pipe costs the line, never the process."""
+def is_text(form: Form) -> bool:
+    """Whether lines are for people."""
+    return form == "text" or (form == "auto" and sys.stderr.isatty())
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
 
-    def msg(self, line: str) -> None:
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):
-            return
+def rendered(form: Form, level: str, text: str, **facts: object) -> str:
+    """A line as the logger would write it, whatever its level."""
+    line: Any = facts | {"event": text}
+    for process in _processors(form):
+        line = process(None, level, line)
+    return str(line)
 
-    debug = info = warning = error = msg
+
+@cache
+def _processors(form: Form) -> list[Any]:
+    processors: list[Any] = [structlog.processors.add_log_level]
+    if is_text(form):
+        stamp: Any = structlog.processors.TimeStamper("%H:%M:%S", utc=False)
+        return [*processors, stamp, _Text(sys.stderr.isatty() and "NO_COLOR" not in os.environ)]
+    return [*processors, structlog.processors.TimeStamper("iso", key="time"), structlog.processors.JSONRenderer()]
+
+
+class _Output:
+    """What structlog hands its lines to."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.debug = self.info = self.warning = self.error = sink.write
 
 
 class _Text:
-    """`TIME LEVEL event  name=value …`, every value on one line and free of control characters."""
+    """`TIME LEVEL event  name=value …`, all on one line and free of control characters."""
 
     def __init__(self, colors: bool) -> None:
         self._colors = colors
 
     def __call__(self, _logger: object, _method: str, event: EventDict) -> str:
         level, text, at = event.pop("level"), event.pop("event"), event.pop("timestamp")
+        text = text if text.isprintable() else json.dumps(text)[1:-1]
         shown = f"\x1b[{_COLORS.get(level, '0')}m{level:<7}\x1b[0m" if self._colors else f"{level:<7}"
         values = " ".join(f"{name}={_plain(value)}" for name, value in event.items() if value is not None)
         return f"{at} {shown} {text:<28} {values}".rstrip()

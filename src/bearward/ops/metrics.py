@@ -1,75 +1,69 @@
-"""Prometheus metrics: counters that hear of events, and gauges that are read when they are asked for.
+"""Prometheus metrics: numbers that routes and tokens keep, or that are counted from events; a scrape reads them.
 
-Labels are bounded by the config, and every label set that can be known exists from the start: a counter that
+Labels are bounded by the config, and every label set that can be known is there from the start: a counter that
 appears with its first failure hides that failure from `increase()`.
 """
 
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from .. import __version__, events
-from ..proxy.crossing import RoutePath
+from ..proxy.tally import DURATIONS, Durations, Tally
 from ..tokens.failure import Reason
-from ..tokens.source import TokenSource
 from ..tokens.token import TokenStatus
+from .state import State
 
 REJECTIONS: Final = (
-    *("bad_request", "bad_path", "origin_not_allowed", "no_route", "method_not_allowed", "target_too_long"),
-    *("host_not_allowed", "headers_too_large", "version_not_supported", "draining", "internal_error"),
+    *("bad_request", "bad_path", "origin_not_allowed", "header_required", "no_route", "method_not_allowed"),
+    *("request_timeout", "target_too_long", "host_not_allowed", "headers_too_large", "internal_error"),
+    *("overloaded", "draining", "version_not_supported"),
 )
 UPSTREAM_FAILURES: Final = (
     *("upstream_unreachable", "upstream_tls", "upstream_protocol", "upstream_closed", "upstream_timeout"),
     "truncated",
 )
-FIRST_CODES: Final = (("200", "upstream"), ("401", "upstream"), ("502", "proxy"), ("503", "proxy"), ("504", "proxy"))
-DURATIONS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+FIRST_CODES: Final = (
+    *((200, "upstream"), (401, "upstream")),
+    *((code, "proxy") for code in (400, 408, 413, 417, 499, 500, 502, 503, 504)),
+)
+"""What a route answers of its own, and what an upstream answers to a good token and to a bad one."""
+_BOUNDS: Final = (*map(str, DURATIONS), "+Inf")
 
-disable_created_metrics()  # type: ignore[no-untyped-call]
+Samples = Iterable[tuple[tuple[str, ...], float]]
+"""Values after the values of their labels."""
 
 
-class Metrics:
-    """An observer that counts, and the registry of all that is shown."""
+class Metrics(Collector):
+    """An observer that counts, and the collector of all that is shown.
 
-    def __init__(self, paths: Mapping[str, RoutePath], sources: Iterable[TokenSource]) -> None:
-        self.registry = CollectorRegistry()
-        Info("bearward_build", "The running version", registry=self.registry).info({"version": __version__})
-        Gauge(
-            "bearward_config_last_reload_successful",
-            "Whether the last reading of the config found no fault",
-            registry=self.registry,
-        ).set(1)
-        Gauge(
-            "bearward_config_last_reload_success_timestamp_seconds",
-            "When the config in force was read",
-            registry=self.registry,
-        ).set_to_current_time()
-        self._requests = self._counter("requests", "Requests by route", "route", "method", "code", "origin")
-        self._rejected = self._counter("rejected_requests", "Requests refused before any route was asked", "reason")
-        self._upstream_failures = self._counter(
-            "upstream_failures", "Upstreams that gave no whole answer", "route", "reason"
-        )
-        self._refreshes = self._counter("token_refreshes", "Token requests", "credential")
-        self._refresh_failures = self._counter(
-            "token_refresh_failures", "Token requests that brought no token", "credential", "reason"
-        )
-        durations = self._histogram("request_duration_seconds", "From a request's head to its answer's end", "route")
-        refreshes = self._histogram("token_refresh_duration_seconds", "Duration of a token request", "credential")
-        sources = tuple(sources)
-        # `labels()` is slow: what a request needs is kept.
-        self._durations = {prefix: durations.labels(prefix) for prefix in paths}
-        self._refresh_durations = {source.label: refreshes.labels(source.label) for source in sources}
-        self._children: dict[tuple[str, str, int, str], Counter] = {}
-        self._exist_from_the_start(paths, sources)
-        self.registry.register(_Readings(paths, sources))
+    What is shown is what `state` holds at that moment; what was counted of a route or credential that is gone stays
+    for its return.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._is_config_good = True
+        self._config_read_at = time.time()
+        self._rejected = Counter(dict.fromkeys(REJECTIONS, 0))
+        self._upstream_failures = _by_reason(UPSTREAM_FAILURES)
+        self._refreshes: defaultdict[str, Durations] = defaultdict(Durations)
+        self._refresh_failures = _by_reason(Reason)
         self._heard: dict[type, Callable[[Any], None]] = {
-            events.RequestDone: self._request_done,
-            events.RequestRejected: lambda event: self._rejected.labels(event.reason).inc(),
-            events.UpstreamFailed: lambda event: self._upstream_failures.labels(event.route, event.reason).inc(),
+            events.RequestRejected: self._request_rejected,
+            events.UpstreamFailed: self._upstream_failed,
             events.TokenRequested: self._token_requested,
         }
 
@@ -78,71 +72,106 @@ class Metrics:
         if heard is not None:
             heard(event)
 
+    def config_read(self, *, ok: bool) -> None:
+        """The config was read again: it is in force now, or at fault."""
+        self._is_config_good = ok
+        if ok:
+            self._config_read_at = time.time()
+
     def exposition(self) -> bytes:
         """Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"bearward_{name}", text, labels, registry=self.registry)
+    def _request_rejected(self, event: events.RequestRejected) -> None:
+        self._rejected[event.reason] += 1
 
-    def _histogram(self, name: str, text: str, label: str) -> Histogram:
-        return Histogram(f"bearward_{name}", text, [label], buckets=DURATIONS, registry=self.registry)
-
-    def _exist_from_the_start(self, paths: Iterable[str], sources: Iterable[TokenSource]) -> None:
-        for reason in REJECTIONS:
-            self._rejected.labels(reason)
-        for prefix in paths:
-            for code, origin in FIRST_CODES:
-                self._requests.labels(prefix, "GET", code, origin)
-            for reason in UPSTREAM_FAILURES:
-                self._upstream_failures.labels(prefix, reason)
-        for source in sources:
-            self._refreshes.labels(source.label)
-            for cause in Reason:
-                self._refresh_failures.labels(source.label, cause)
-
-    def _request_done(self, event: events.RequestDone) -> None:
-        key = (event.route, event.method, event.code, event.origin)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = self._requests.labels(*map(str, key))
-        child.inc()
-        self._durations[event.route].observe(event.seconds)
+    def _upstream_failed(self, event: events.UpstreamFailed) -> None:
+        self._upstream_failures[event.route][event.reason] += 1
 
     def _token_requested(self, event: events.TokenRequested) -> None:
-        self._refreshes.labels(event.credential).inc()
-        self._refresh_durations[event.credential].observe(event.seconds)
+        self._refreshes[event.credential].took(event.seconds)
         if event.failure is not None:
-            self._refresh_failures.labels(event.credential, event.failure).inc()
-
-
-class _Readings(Collector):
-    """What is read from routes and tokens at the moment of a scrape."""
-
-    def __init__(self, paths: Mapping[str, RoutePath], sources: Iterable[TokenSource]) -> None:
-        self._paths = paths
-        self._sources = tuple(sources)
+            self._refresh_failures[event.credential][event.failure] += 1
 
     def collect(self) -> Iterator[Metric]:
-        for name, text, kind, attribute in _ROUTE_READINGS:
-            family = kind(f"bearward_{name}", text, labels=["route"])
-            for prefix, path in self._paths.items():
-                family.add_metric([prefix], getattr(path.tally, attribute))
-            yield family
-        statuses = {source.label: source.statuses() for source in self._sources}
+        """All that is shown, read now."""
+        yield InfoMetricFamily("bearward_build", "The running version", {"version": __version__})
+        rejected: Samples = (((reason,), count) for reason, count in self._rejected.items())
+        yield _counter("rejected_requests", "Requests refused before any route was asked", ["reason"], rejected)
+        yield from self._of_routes({prefix: path.tally for prefix, (path, _) in self._state.routes.items()})
+        yield from self._of_tokens({source.label: source.statuses() for source in self._state.sources})
+        successful, timestamp = float(self._is_config_good), self._config_read_at
+        name = "config_last_reload_successful"
+        yield _gauge(name, "Whether the last reading of the config found no fault", [], [((), successful)])
+        name = "config_last_reload_success_timestamp_seconds"
+        yield _gauge(name, "When the config in force was read", [], [((), timestamp)])
+
+    def _of_routes(self, tallies: Mapping[str, Tally]) -> Iterator[Metric]:
+        requests: Samples = (sample for prefix, tally in tallies.items() for sample in _requests(prefix, tally))
+        yield _counter("requests", "Requests by route", ["route", "method", "code", "origin"], requests)
+        yield _histogram("request_duration_seconds", "From a request's head to its answer's end", "route", tallies)
+        for name, text, family, attribute in _ROUTE_READINGS:
+            readings: Samples = (((prefix,), getattr(tally, attribute)) for prefix, tally in tallies.items())
+            yield family(name, text, ["route"], readings)
+        failures = _samples(tallies, self._upstream_failures)
+        yield _counter("upstream_failures", "Upstreams that gave no whole answer", ["route", "reason"], failures)
+
+    def _of_tokens(self, statuses: Mapping[str, list[TokenStatus]]) -> Iterator[Metric]:
+        durations = {label: self._refreshes[label] for label in statuses}
+        refreshes: Samples = (((label,), sum(of_source.buckets)) for label, of_source in durations.items())
+        yield _counter("token_refreshes", "Token requests", ["credential"], refreshes)
+        yield _histogram("token_refresh_duration_seconds", "Duration of a token request", "credential", durations)
+        failures, labels = _samples(statuses, self._refresh_failures), ["credential", "reason"]
+        yield _counter("token_refresh_failures", "Token requests that brought no token", labels, failures)
         for name, text, reading in _TOKEN_READINGS:
-            gauge = GaugeMetricFamily(f"bearward_{name}", text, labels=["credential"])
-            for label, of_source in statuses.items():
-                gauge.add_metric([label], reading(of_source))
-            yield gauge
+            readings: Samples = (((label,), reading(of_source)) for label, of_source in statuses.items())
+            yield _gauge(name, text, ["credential"], readings)
+
+
+def _by_reason(reasons: Iterable[str]) -> defaultdict[str, Counter[str]]:
+    """Counts by route or credential, and by reason; those of `reasons` are always there."""
+    nothing = dict.fromkeys(map(str, reasons), 0)
+    return defaultdict(lambda: Counter(nothing))
+
+
+def _samples(names: Iterable[str], counts: Mapping[str, Counter[str]]) -> Samples:
+    return (((name, reason), count) for name in names for reason, count in counts[name].items())
+
+
+def _requests(prefix: str, tally: Tally) -> Samples:
+    """Counts by method, code and origin; the first codes of every method that was seen, and of GET, are there."""
+    methods = dict.fromkeys([b"GET", *(method for method, _, _ in tally.requests)])
+    counts = {(method, *first): 0 for method in methods for first in FIRST_CODES} | tally.requests
+    return (((prefix, method.decode(), str(code), origin), n) for (method, code, origin), n in counts.items())
+
+
+def _counter(name: str, text: str, labels: list[str], samples: Samples) -> Metric:
+    return _filled(CounterMetricFamily(f"bearward_{name}", text, labels=labels), samples)
+
+
+def _gauge(name: str, text: str, labels: list[str], samples: Samples) -> Metric:
+    return _filled(GaugeMetricFamily(f"bearward_{name}", text, labels=labels), samples)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, samples: Samples) -> Metric:
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _histogram(name: str, text: str, label: str, durations: Mapping[str, Durations]) -> Metric:
+    family = HistogramMetricFamily(f"bearward_{name}", text, labels=[label])
+    for own, each in durations.items():
+        family.add_metric([own], list(zip(_BOUNDS, accumulate(each.buckets), strict=True)), each.seconds)
+    return family
 
 
 _ROUTE_READINGS: Final = (
-    ("requests_in_flight", "Requests on their way", GaugeMetricFamily, "in_flight"),
-    ("request_body_bytes", "Bytes of request bodies from clients", CounterMetricFamily, "request_bytes"),
-    ("response_body_bytes", "Bytes of answer bodies from upstreams", CounterMetricFamily, "response_bytes"),
-    ("upstream_unauthorized", "Answers of status 401 that another token may heal", CounterMetricFamily, "unauthorized"),
-    ("replays", "Requests sent again with a new token after a 401", CounterMetricFamily, "replays"),
+    ("requests_in_flight", "Requests on their way", _gauge, "in_flight"),
+    ("request_body_bytes", "Bytes of request bodies from clients", _counter, "request_bytes"),
+    ("response_body_bytes", "Bytes of answer bodies from upstreams", _counter, "response_bytes"),
+    ("upstream_unauthorized", "Answers of status 401 that another token may heal", _counter, "unauthorized"),
+    ("replays", "Requests sent again with a new token after a 401", _counter, "replays"),
 )
 
 

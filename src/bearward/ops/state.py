@@ -1,4 +1,4 @@
-"""What the whole process is, for probes and pages: its routes, their tokens, and whether it is stopping."""
+"""What the whole process is, for probes, pages and metrics: its routes, their tokens, and whether it is stopping."""
 
 from collections.abc import Mapping
 
@@ -7,12 +7,16 @@ from ..tokens.source import TokenSource
 
 
 class State:
-    """A view on the running parts; nothing is stored twice."""
+    """A view on the running parts; nothing is stored twice. `routes` may be replaced while others look."""
 
     def __init__(self, routes: Mapping[str, tuple[RoutePath, TokenSource]]) -> None:
         self.routes = routes
-        self.sources = tuple({id(source): source for _, source in routes.values()}.values())
         self.is_draining = False
+
+    @property
+    def sources(self) -> tuple[TokenSource, ...]:
+        """Where the routes get their tokens, each once."""
+        return tuple({id(source): source for _, source in self.routes.values()}.values())
 
     @property
     def is_started(self) -> bool:

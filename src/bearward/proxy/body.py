@@ -1,57 +1,90 @@
-"""A request's body on its way: streamed once, and kept while it is small, so that it can be sent a second time."""
+"""A request's body on its way: passed on as it comes, and kept while it is small, so that it can be sent again."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, Protocol
 
-from aiohttp import StreamReader
+from ..errors import ProblemError
+from .chunked import ChunkedDecoder, MalformedError
+from .messages import RequestHead, bad_request
 
 KEEP_BYTES: Final = 64 << 10
 
 
-class RequestBody:
-    """The bytes of one request's body."""
+class Sink(Protocol):
+    """Where a body goes."""
 
-    def __init__(self, content: StreamReader, *, is_chunked: bool) -> None:
-        self._content = content
-        self.is_chunked = is_chunked
-        self._kept = bytearray()
+    def send_body(self, data: bytes, *, is_last: bool) -> None: ...
+
+
+class RequestBody:
+    """The bytes of one request's body, without their framing."""
+
+    __slots__ = (*("_decoder", "_is_begun", "_kept", "_left", "_most", "_sink", "is_repeatable", "is_whole", "size"),)
+
+    def __init__(self, head: RequestHead, *, max_body: int | None, trailer_bytes: int) -> None:
+        """Raises `ProblemError` (413) where its length tells that it is too large."""
+        self._decoder = ChunkedDecoder(trailer_bytes) if head.is_chunked else None
+        self._left = head.length or 0
+        self._most = max_body
+        self._kept = b""
+        self._sink: Sink | None = None
+        self._is_begun = False
+        self.is_repeatable = True
+        """Whether everything that came so far is still at hand."""
+        self.is_whole = not (head.is_chunked or head.length)
         self.size = 0
         """How many bytes came from the client."""
+        self._check(self._left)
+
+    def feed(self, data: bytes) -> bytes:
+        """Takes the body's bytes in `data` and returns what follows it. Raises `ProblemError` (400, 413)."""
+        rest = b""
+        if self._decoder is not None:
+            try:
+                data = self._decoder.feed(data)
+            except MalformedError:
+                raise bad_request() from None
+            if self._decoder.is_done:
+                self.is_whole, rest = True, self._decoder.rest
+        elif len(data) >= self._left:
+            self.is_whole = True
+            data, rest = (data, b"") if len(data) == self._left else (data[: self._left], data[self._left :])
+        else:
+            self._left -= len(data)
+        self.size += len(data)
+        self._check(self.size)
+        self._pass(data)
+        return rest
+
+    def send_to(self, sink: Sink) -> bytes:
+        """Sends the body to `sink` from now on; returns what came before, which the caller sends."""
+        self._sink = sink
+        self._is_begun = True
+        kept = self._kept
+        self._forget_too_much()
+        return kept
+
+    def stop_sending(self) -> None:
+        """Throws away what comes from now on, beyond what is kept."""
+        self._sink = None
 
     @property
-    def is_repeatable(self) -> bool:
-        """Whether everything that was sent so far is still at hand."""
-        return self.size == len(self._kept)
+    def is_waiting(self) -> bool:
+        """Whether more of it is here than is kept, and nobody took any of it yet."""
+        return not self._is_begun and len(self._kept) > KEEP_BYTES
 
-    def at_once(self) -> bytes | None:
-        """The body from its first byte, where all of it is here and its length was told; else None."""
-        if self.is_chunked or not self._content.is_eof() or not self.is_repeatable:
-            return None
-        kept, arrived = bytes(self._kept), self._content.read_nowait()
-        self._note(arrived)
-        return kept + arrived
+    def _pass(self, data: bytes) -> None:
+        if self.is_repeatable:
+            self._kept = self._kept + data if self._kept else data
+            if self._is_begun:
+                self._forget_too_much()
+        if self._sink is not None and (data or self.is_whole):
+            self._sink.send_body(data, is_last=self.is_whole)
 
-    async def chunks(self, idle_timeout: float) -> AsyncIterator[bytes]:
-        """The body from its first byte, as far as it is repeatable; then the rest as it comes.
+    def _forget_too_much(self) -> None:
+        if len(self._kept) > KEEP_BYTES:
+            self._kept = b""
+            self.is_repeatable = False
 
-        Raises `TimeoutError` where nothing comes for `idle_timeout` seconds.
-        """
-        if not self.is_repeatable:
-            raise ValueError("the start of this body is no longer at hand")
-        if self._kept:
-            yield bytes(self._kept)
-        while True:
-            async with asyncio.timeout(idle_timeout):
-                chunk = await self._content.readany()
-            if not chunk:
-                return
-            self._note(chunk)
-            yield chunk
-
-    def _note(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if self.size <= KEEP_BYTES:
-            self._kept += chunk
-        else:
-            self._kept.clear()
+    def _check(self, size: int) -> None:
+        if self._most is not None and size > self._most:
+            raise ProblemError("body_too_large", f"This route takes bodies of at most {self._most} bytes.", close=True)

@@ -1,28 +1,33 @@
 """One request's way through its route.
 
-token ─► upstream ─► relay
-  ▲          │ 401
-  └── once ──┘
+    token ─► connection ─► answer ─► relay
+      ▲                      │ 401
+      └──────── once ────────┘
+
+The way is a chain of steps, each called by what it waited for; where nothing has to be waited for, as for most
+requests, there is no task. `_wait` is the only place that makes one.
 """
 
 import asyncio
-import socket
-import struct
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
-
-from aiohttp import web
-from aiohttp.http import HttpVersion11
 
 from .. import events
 from ..errors import ProblemError
-from .answers import CLOSE, KEEP, connection_line, send_problem, transport_of
+from .answers import connection_line, problem_answer
 from .body import RequestBody
-from .headers import BODILESS_STATUSES, RequestRules, response_head
+from .client import ClientConnection
+from .headers import RequestRules, answer_head
+from .messages import AnswerHead, RequestHead
 from .routes import Route
-from .upstream import Dialer, Exchange, UpstreamBrokenError
+from .tally import Tally
+from .tunnel import Tunnel
+from .upstream.answer import BODILESS_STATUSES
+from .upstream.connection import UpstreamConnection
+from .upstream.pool import Pool
 
-RETRIABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+RETRIABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
 
 class Token(Protocol):
@@ -30,6 +35,9 @@ class Token(Protocol):
 
     @property
     def header_value(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
 
 T = TypeVar("T", bound=Token)
@@ -57,30 +65,30 @@ class Tokens(Protocol):
     def keeper(self, principal: str) -> Keeper[Any]: ...
 
 
-class Tally:
-    """What a route has carried so far; read by the metrics."""
-
-    __slots__ = ("in_flight", "replays", "request_bytes", "response_bytes", "unauthorized")
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self.request_bytes = 0
-        self.response_bytes = 0
-        self.unauthorized = 0
-        self.replays = 0
-
-
 class RoutePath:
     """A route with all that its requests need, put together once."""
 
     def __init__(
-        self, route: Route, tokens: Tokens, dialer: Dialer, *, token_header: str, principal_header: str | None
+        self,
+        route: Route,
+        tokens: Tokens,
+        pool: Pool,
+        tally: Tally,
+        *,
+        token_header: str,
+        principal_header: str | None,
+        observe: events.Observer,
+        access: Callable[[events.RequestDone], None] | None,
     ) -> None:
         self.route = route
         self.tokens = tokens
-        self.dialer = dialer
+        self.pool = pool
+        self.tally = tally
         self.principal_header = principal_header
-        self.tally = Tally()
+        self.observe = observe
+        self.access = access
+        self._in_flight = 0
+        self._unused: asyncio.Event | None = None
         self.base = route.upstream.path.encode()
         self.rules = RequestRules(
             authority=route.upstream.authority,
@@ -89,191 +97,376 @@ class RoutePath:
             add=[(name, value.reveal()) for name, value in route.set_headers],
         )
 
+    def entered(self) -> None:
+        """One more request is on its way."""
+        self._in_flight += 1
+        self.tally.in_flight += 1
+
+    def left(self) -> None:
+        """It came to its end."""
+        self._in_flight -= 1
+        self.tally.in_flight -= 1
+        if self._unused is not None and not self._in_flight:
+            self._unused.set()
+
+    async def unused(self) -> None:
+        """Waits until no request is on its way; no new ones may come."""
+        if self._in_flight:
+            self._unused = asyncio.Event()
+            await self._unused.wait()
+
+    def principal(self, head: RequestHead) -> str:
+        """On whose behalf a request is made; `""` where the route has no principals. Raises `ProblemError`."""
+        name = self.principal_header
+        if name is None:
+            return ""
+        values = head.header(name.lower().encode())
+        if len(values) > 1:
+            raise ProblemError("bad_request", f"The header {name} names one principal, not several.")
+        if not values or not values[0]:
+            raise ProblemError("principal_required", f"The header {name} must name the principal.")
+        principal = values[0].decode("utf-8", "replace")
+        if not principal.isprintable() or "\ufffd" in principal:
+            raise ProblemError("bad_request", f"The header {name} is no printable UTF-8 text.")
+        return principal
+
 
 class Crossing:
     """One request on its way through one route."""
 
-    def __init__(self, request: web.BaseRequest, path: RoutePath, target: bytes, observe: events.Observer) -> None:
-        self._request = request
+    __slots__ = (
+        *("_asked", "_client", "_code", "_connection", "_ends", "_framing", "_head", "_held_back", "_is_chunked"),
+        *("_is_done", "_is_head_sent", "_is_resent", "_keep_alive", "_keeper", "_origin", "_path", "_received"),
+        *("_replayed", "_started", "_target", "_task", "_token", "_token_seconds", "body", "idle_timeout"),
+    )
+
+    def __init__(self, client: ClientConnection, head: RequestHead, path: RoutePath, target: bytes, most: int) -> None:
+        """Raises `ProblemError` where the head says that the request cannot cross."""
+        route = path.route
+        self.idle_timeout = route.idle_timeout
+        self.body: RequestBody | None = None
+        if head.is_chunked:
+            self._framing = b"Transfer-Encoding: chunked\r\n"
+            self.body = RequestBody(head, max_body=route.max_body, trailer_bytes=most)
+        elif head.length is not None:
+            self._framing = b"Content-Length: %d\r\n" % head.length
+            if head.length:
+                self.body = RequestBody(head, max_body=route.max_body, trailer_bytes=most)
+        else:
+            self._framing = b""
+            if upgrades := head.upgrades:
+                self._framing = b"Connection: upgrade\r\nUpgrade: %b\r\n" % b", ".join(upgrades)
+        self._client = client
+        self._head = head
         self._path = path
         self._target = target
-        self._observe = observe
-        self._head_sent = False
-        self._status = 0
-        self._origin = "proxy"
-        self._body: RequestBody | None = None
-        self._framing = b""
-        self._exchange: Exchange | None = None
+        self._keeper = path.tokens.keeper(path.principal(head))
+        self._token: Token | None = None
+        self._connection: UpstreamConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._held_back: tuple[AnswerHead, bytes, bool] | None = None
+        """A 401 that is passed on only if there is no newer token."""
+        self._is_resent = self._replayed = False
+        self._is_head_sent = self._is_done = False
+        self._is_chunked = False
+        self._keep_alive = head.keep_alive
+        self._code, self._origin = 499, "proxy"
+        self._received = 0
+        self._started = time.perf_counter()
+        self._asked = self._token_seconds = 0.0
+        path.entered()
 
-    async def run(self) -> web.StreamResponse:
-        """Takes the request across and answers it, whatever happens."""
-        tally, route = self._path.tally, self._path.route.prefix
-        started = time.perf_counter()
-        tally.in_flight += 1
+    # ── token and connection ─────────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Begins; all of the body that came with the head is there."""
+        token = self._keeper.current()
+        connection = None if token is None else self._path.pool.idle()
+        if token is None or connection is None:
+            self._wait(self._get_ready(token))
+        else:
+            self._ask(token, connection)
+
+    async def _get_ready(self, token: Token | None, *, afresh: bool = False) -> None:
+        path = self._path
+        if token is None:
+            began = time.perf_counter()
+            try:
+                token = await self._keeper.wait()
+            finally:
+                self._token_seconds += time.perf_counter() - began
+        connection = None if afresh else path.pool.idle()
+        if connection is None:
+            connection = await path.pool.connect(path.route.connect_timeout)
+        self._ask(token, connection)
+
+    def _ask(self, token: Token, connection: UpstreamConnection) -> None:
+        """Sends the request."""
+        route, body = self._path.route, self.body
+        self._token, self._connection = token, connection
+        self._asked = time.perf_counter()
+        head = self._path.rules.head(self._head, self._target, self._framing, token.header_value)
+        connection.ask(
+            self,
+            head,
+            b"" if body is None else body.send_to(connection),
+            is_to_head=self._head.method == b"HEAD",
+            is_chunked=self._head.is_chunked,
+            is_last=body is None or body.is_whole,
+            response_timeout=route.response_timeout,
+            idle_timeout=route.idle_timeout,
+        )
+        if body is not None and not body.is_whole:
+            self._client.go_on()
+
+    # ── what the upstream does ───────────────────────────────────────────────────────────────────────────────
+
+    def on_informational(self, head: AnswerHead) -> None:
+        if not self._head.is_http10:
+            self._client.write(answer_head(head, b""))
+
+    def on_answer(self, head: AnswerHead, data: bytes, *, is_whole: bool) -> None:
+        if is_whole:
+            self._connection = None
+        if head.status == 101:
+            self._switch(head, data)
+        elif head.status == 401 and _is_about_the_token(head):
+            self._on_unauthorized(head, data, is_whole)
+        else:
+            self._relay(head, data, is_whole)
+
+    def on_data(self, data: bytes, *, is_whole: bool) -> None:
+        if is_whole:
+            self._connection = None
+        if self._held_back is not None:
+            head, before, _ = self._held_back
+            self._held_back = head, before + data, is_whole
+            return
+        self._received += len(data)
+        if self._is_chunked:
+            end = b"0\r\n\r\n" if is_whole else b""
+            data = b"%x\r\n%b\r\n%b" % (len(data), data, end) if data else end
+        if data:
+            self._client.write(data)
+        if is_whole:
+            self._end()
+
+    def on_failure(self, problem: ProblemError) -> None:
+        connection, self._connection = self._connection, None
+        if self._held_back is not None:
+            return  # what is here of the 401 shows
+        is_stale = problem.code == "upstream_closed" and connection is not None and connection.is_reused
+        if (
+            is_stale
+            and not self._is_resent
+            and self.body is None
+            and self._head.method in RETRIABLE
+            and connection is not None
+            and not connection.has_begun_to_answer
+            and not self._is_head_sent
+        ):
+            # A kept connection that its server closed just now: RFC 9112 §9.3.1 lets these go out once more.
+            self._is_resent = True
+            self._wait(self._get_ready(self._token, afresh=True))
+            return
+        self._fail(problem)
+
+    def on_writable(self, *, is_writable: bool) -> None:
+        if is_writable:
+            self._client.go_on()
+        else:
+            self._client.hold()
+
+    # ── what the client does ─────────────────────────────────────────────────────────────────────────────────
+
+    def on_client_writable(self, *, is_writable: bool) -> None:
+        if self._connection is not None and self._held_back is None:
+            if is_writable:
+                self._connection.go_on()
+            else:
+                self._connection.hold()
+
+    def on_body_problem(self, problem: ProblemError) -> None:
+        """What came of the body must not look whole to the upstream."""
+        self._fail(problem)
+
+    def on_client_left(self) -> None:
+        self._close()
+
+    # ── a 401 ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_unauthorized(self, head: AnswerHead, data: bytes, is_whole: bool) -> None:
+        self._path.tally.unauthorized += 1
+        body = self.body
+        may_replay = self._path.route.on_401 == "replay" and not self._replayed
+        if may_replay and (body is None or body.is_repeatable):
+            self._held_back = head, data, is_whole
+            if self._connection is not None:
+                self._connection.hold()
+            self._wait(self._replace_token())
+            return
+        if self._token is not None:
+            self._keeper.reject(self._token)
+        self._relay(head, data, is_whole)
+
+    async def _replace_token(self) -> None:
+        """Sends the request once more where a newer token comes; else passes the 401 on."""
+        began = time.perf_counter()
+        newer = await self._keeper.replace(self._token)
+        self._token_seconds += time.perf_counter() - began
+        # While the refresh ran, the body may have outgrown what is kept of it.
+        if newer is not None and (self.body is None or self.body.is_repeatable):
+            self._held_back = None
+            self._leave_connection()
+            self._replayed = True
+            self._path.tally.replays += 1
+            await self._get_ready(newer)
+        elif self._held_back is not None:
+            (head, data, is_whole), self._held_back = self._held_back, None
+            connection = self._connection
+            if connection is None and not is_whole:
+                self._relay(head, data, is_whole)
+                self._fail(ProblemError("upstream_closed", f"{self._path.pool.host} broke its answer off."))
+                return
+            self._relay(head, data, is_whole)
+            if connection is not None:
+                connection.go_on()
+
+    # ── relay ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _relay(self, head: AnswerHead, data: bytes, is_whole: bool) -> None:
+        """Passes the answer's head on, and what is here of its body; `on_data` does the rest."""
+        request = self._head
+        self._code, self._origin = head.status, "upstream"
+        self._received += len(data)
+        if self.body is not None and not self.body.is_whole:
+            self._keep_alive = False  # an answer before the request's end: the rest is of no use to anybody
+        framing = b""
+        if head.length is not None:
+            framing = b"Content-Length: %d\r\n" % head.length
+        elif not (request.method == b"HEAD" or head.status in BODILESS_STATUSES):
+            if request.is_http10:
+                self._keep_alive = False
+            else:
+                self._is_chunked = True
+                framing = b"Transfer-Encoding: chunked\r\n"
+                end = b"0\r\n\r\n" if is_whole else b""
+                data = b"%x\r\n%b\r\n%b" % (len(data), data, end) if data else end
+        self._is_head_sent = True
+        whole_head = answer_head(head, framing + connection_line(request, keep_alive=self._keep_alive))
+        self._client.write(whole_head + data if data else whole_head)
+        if is_whole:
+            self._end()
+
+    def _switch(self, head: AnswerHead, data: bytes) -> None:
+        """Opens the tunnel, where the protocol is one that was asked for (RFC 9110 §7.8)."""
+        connection, asked = self._connection, self._head.upgrades if self.body is None else []
+        protocols = head.options(b"upgrade")
+        if connection is None or not asked or not protocols or not set(protocols) <= set(asked):
+            self._leave_connection()
+            self._fail(ProblemError("upstream_protocol", "The upstream switched to a protocol that was not asked for."))
+            return
+        self._code, self._origin = 101, "upstream"
+        self._is_head_sent = True
+        upgrade = b", ".join(head.values(b"upgrade"))
+        self._client.write(answer_head(head, b"Connection: upgrade\r\nUpgrade: %b\r\n" % upgrade))
+        self._connection = None
+        loop = asyncio.get_running_loop()
+        tunnel = Tunnel(loop, self._client, connection, self.idle_timeout, lambda: self._on_tunnel_end(tunnel))
+        if data:
+            tunnel.from_upstream(data)
+
+    def _on_tunnel_end(self, tunnel: Tunnel) -> None:
+        self._received = tunnel.from_upstream_bytes
+        self._path.tally.request_bytes += tunnel.from_client_bytes
+        self._close()
+
+    # ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _wait(self, step: Coroutine[Any, Any, None]) -> None:
+        """Takes the next step in a task, for it has to wait."""
+        self._task = asyncio.create_task(self._guarded(step), name=f"request of {self._path.route.prefix}")
+
+    async def _guarded(self, step: Coroutine[Any, Any, None]) -> None:
         try:
-            return await self._cross()
+            await step
         except ProblemError as problem:
-            if problem.status >= 502 and problem.code.startswith("upstream"):
-                self._observe(events.UpstreamFailed(route, problem.code, problem.detail))
-            self._status, self._origin = problem.status, "proxy"
-            return send_problem(self._request, problem)
-        except UpstreamBrokenError as broken:
-            self._observe(events.UpstreamFailed(route, "truncated", str(broken)))
-            self._break_off()
-            return CLOSE
-        except (asyncio.CancelledError, ConnectionError):
-            self._status = self._status or 499  # the client left; nobody reads an answer
-            raise
+            self._fail(problem)
         except Exception as error:
-            self._observe(events.Crashed("request", events.place_of(error)))
-            if self._head_sent:
-                self._break_off()
-                return CLOSE
-            self._status = 500
-            return send_problem(self._request, ProblemError("internal_error", "See the log.", close=True))
-        finally:
-            if self._exchange is not None:
-                self._exchange.close()
-            tally.in_flight -= 1
-            if self._body is not None:
-                tally.request_bytes += self._body.size
-            self._observe(
+            self._path.observe(events.Crashed("request", events.place_of(error)))
+            self._fail(ProblemError("internal_error", "See the log.", close=True))
+
+    def _end(self) -> None:
+        """The answer is whole."""
+        self._close()
+        self._client.done(keep_alive=self._keep_alive)
+
+    def _fail(self, problem: ProblemError) -> None:
+        """There is no answer, or no more of it."""
+        if self._is_done:
+            return
+        route = self._path.route.prefix
+        if self._is_head_sent:
+            self._path.observe(events.UpstreamFailed(route, "truncated", problem.detail))
+            self._close()
+            self._client.break_off(is_http10=self._head.is_http10)
+            return
+        if problem.code.startswith("upstream"):
+            self._path.observe(events.UpstreamFailed(route, problem.code, problem.detail))
+        self._code, self._origin = problem.status, "proxy"
+        is_unread = self.body is not None and not self.body.is_whole
+        keep_alive = self._keep_alive and not problem.close and not is_unread
+        self._close()
+        self._client.write(problem_answer(problem, self._head, keep_alive=keep_alive))
+        self._client.done(keep_alive=keep_alive)
+
+    def _leave_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+
+    def _close(self) -> None:
+        """Lets go of everything, and counts."""
+        if self._is_done:
+            return
+        self._is_done = True
+        self._leave_connection()
+        if self.body is not None:
+            self.body.stop_sending()
+        if self._task is not None:
+            self._task.cancel()
+        path, now = self._path, time.perf_counter()
+        path.left()
+        tally = path.tally
+        sent = 0 if self.body is None else self.body.size
+        tally.request_bytes += sent
+        tally.response_bytes += self._received
+        tally.done(self._head.method, self._code, self._origin, now - self._started)
+        if path.access is not None:
+            path.access(
                 events.RequestDone(
-                    route=route,
-                    method=self._request.method,
-                    code=self._status,
+                    route=path.route.prefix,
+                    method=self._head.method.decode(),
+                    path=_shown(self._head.target),
+                    code=self._code,
                     origin=self._origin,
-                    seconds=time.perf_counter() - started,
+                    request_bytes=sent,
+                    response_bytes=self._received,
+                    seconds=now - self._started,
+                    upstream_seconds=now - self._asked if self._asked else 0.0,
+                    token_seconds=self._token_seconds,
+                    replayed=self._replayed,
+                    token=None if self._token is None else self._token.fingerprint,
                 )
             )
 
-    async def _cross(self) -> web.StreamResponse:
-        path = self._path
-        self._take_body()
-        keeper = path.tokens.keeper(self._principal())
-        token = keeper.current() or await keeper.wait()
-        exchange = await self._ask(token)
-        if exchange.message.code == 401 and _is_about_the_token(exchange):
-            path.tally.unauthorized += 1
-            if path.route.on_401 == "replay" and (self._body is None or self._body.is_repeatable):
-                newer = await keeper.replace(token)
-                # While the refresh ran, the body may have outgrown what is kept of it.
-                if newer is not None and (self._body is None or self._body.is_repeatable):
-                    path.tally.replays += 1
-                    await exchange.abort()
-                    exchange = await self._ask(newer)
-                    if exchange.message.code == 401 and _is_about_the_token(exchange):
-                        path.tally.unauthorized += 1
-                        keeper.reject(newer)
-            else:
-                keeper.reject(token)
-        response = await self._relay(exchange)
-        await exchange.finish()
-        self._exchange = None
-        return response
 
-    def _principal(self) -> str:
-        name = self._path.principal_header
-        if name is None:
-            return ""
-        values = self._request.headers.getall(name, [])
-        if len(values) > 1:
-            raise ProblemError("bad_request", f"The header {name} names one principal, not several.")
-        if not values or not values[0].strip():
-            raise ProblemError("principal_required", f"The header {name} must name the principal.")
-        if not values[0].isprintable():
-            raise ProblemError("bad_request", f"The header {name} is no printable UTF-8 text.")
-        return values[0]
-
-    def _take_body(self) -> None:
-        request = self._request
-        headers = request.headers
-        coding = headers.get("Transfer-Encoding")
-        if coding is not None:
-            if coding.lower() != "chunked":
-                raise ProblemError("bad_request", "The only transfer coding that is known is chunked.", close=True)
-            self._framing = b"Transfer-Encoding: chunked\r\n"
-            self._body = RequestBody(request.content, is_chunked=True)
-        elif (length := headers.get("Content-Length")) is not None:
-            self._framing = b"Content-Length: " + length.encode() + b"\r\n"
-            if int(length):
-                self._body = RequestBody(request.content, is_chunked=False)
-        expect = headers.get("Expect")
-        if expect is not None and expect.lower() != "100-continue":
-            raise ProblemError("expectation_failed", "The only expectation that is known is 100-continue.", close=True)
-
-    async def _ask(self, token: Token) -> Exchange:
-        """Sends the request with `token` and waits for the answer's head."""
-        path, request, body = self._path, self._request, self._body
-        head = path.rules.head(
-            request.method.encode(), self._target, request.raw_headers, self._framing, token.header_value
-        )
-        while True:
-            exchange = self._exchange = await path.dialer.open(request.method)
-            exchange.send(head, body)
-            try:
-                while (message := await exchange.read_head()).code < 200:
-                    if message.code == 100 and request.version == HttpVersion11:
-                        transport_of(request).write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                return exchange
-            except ProblemError as problem:
-                await exchange.abort()
-                # A kept connection that its server closed just now: RFC 9112 §9.3.1 lets these go out once more.
-                stale = problem.code == "upstream_closed" and exchange.is_reused
-                if not (stale and body is None and request.method in RETRIABLE):
-                    raise
-
-    async def _relay(self, exchange: Exchange) -> web.StreamResponse:
-        request, message, tally = self._request, exchange.message, self._path.tally
-        self._status, self._origin = message.code, "upstream"
-        is_bodiless = request.method == "HEAD" or message.code in BODILESS_STATUSES
-        length = message.headers.get("Content-Length")
-        keep_alive = request.keep_alive
-        chunked = False
-        framing = b""
-        if length is not None and not message.chunked:
-            framing = b"Content-Length: " + length.encode() + b"\r\n"
-        elif not is_bodiless:
-            chunked = request.version == HttpVersion11
-            framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
-            keep_alive = keep_alive and chunked
-        reason = message.reason.encode("utf-8", "surrogateescape")
-        head = response_head(
-            message.code, reason, message.raw_headers, framing + connection_line(request, keep_alive=keep_alive)
-        )
-        transport = transport_of(request)
-        self._head_sent = True
-        if is_bodiless:
-            transport.write(head)
-            return KEEP if keep_alive else CLOSE
-        data, is_whole = exchange.buffered()
-        tally.response_bytes += len(data)
-        if chunked and data:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        if is_whole:
-            transport.write(b"".join((head, data, b"0\r\n\r\n" if chunked else b"")))
-            return KEEP if keep_alive else CLOSE
-        transport.write(head + data)
-        writer = request.writer
-        if chunked:
-            writer.enable_chunking()
-        while chunk := await exchange.read():
-            tally.response_bytes += len(chunk)
-            await writer.write(chunk)
-        await writer.write_eof()
-        return KEEP if keep_alive else CLOSE
-
-    def _break_off(self) -> None:
-        """Lets the client see that the answer is not whole: no last chunk, too few bytes, else a reset."""
-        transport = self._request.transport
-        if transport is not None and self._request.version != HttpVersion11:
-            # Closing is the end of an HTTP/1.0 answer; only a reset says that it broke off.
-            connection = transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            transport.abort()
-
-
-def _is_about_the_token(exchange: Exchange) -> bool:
+def _is_about_the_token(head: AnswerHead) -> bool:
     """Whether a 401 may be healed by another token (RFC 6750 §3.1 says when it may not)."""
-    challenges = exchange.message.headers.getall("WWW-Authenticate", [])
-    return not any("insufficient_scope" in challenge for challenge in challenges)
+    return not any(b"insufficient_scope" in challenge for challenge in head.values(b"www-authenticate"))
+
+
+def _shown(target: bytes) -> str:
+    """A target without its query, in visible ASCII."""
+    path = target.partition(b"?")[0]
+    return "".join(chr(byte) if 0x20 < byte < 0x7F else f"%{byte:02X}" for byte in path)

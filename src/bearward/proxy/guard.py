@@ -8,12 +8,12 @@ makes of odd spellings. What is matched here is what is sent: nothing is ever no
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 from ..address import Address, is_loopback
 from ..errors import ProblemError
 
-METHODS_NOT_FORWARDED: Final = frozenset({"CONNECT", "TRACE"})
+METHODS_NOT_FORWARDED: Final = frozenset({b"CONNECT", b"TRACE"})
 """TRACE would send the token back; CONNECT is no request for a resource."""
 ALLOWED_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
@@ -25,7 +25,7 @@ _ABSOLUTE = re.compile(rb"(?i)http://([^/?#]*)([^#]*)")
 class Target:
     """A request target's parts, bytes as they came. `query` starts with its `?`, or is empty."""
 
-    authority: str | None
+    authority: bytes | None
     path: bytes
     query: bytes
 
@@ -37,7 +37,7 @@ def parse_target(raw: bytes) -> Target:
         found = _ABSOLUTE.match(raw)
         if found is None:
             raise ProblemError("bad_request", "The request target is neither a path nor an http:// URL.", close=True)
-        authority = found[1].decode("latin-1")
+        authority = found[1]
         raw = raw[found.start(2) :]
         if not raw.startswith(b"/"):
             raw = b"/" + raw
@@ -62,15 +62,16 @@ class Guard:
         self._hosts = {name + suffix for name in own} | set(allowed_hosts)
         if self._port == 80:
             self._hosts |= {host.removesuffix(":80") for host in self._hosts}
+        self._raw_hosts = frozenset(host.encode() for host in self._hosts)
         self._origins = frozenset(allowed_origins)
 
-    def check_host(self, hosts: Sequence[str], authority: str | None) -> None:
+    def check_host(self, hosts: Sequence[bytes], authority: bytes | None) -> None:
         """Raises `ProblemError` unless there is one Host, it is one of ours, and so is the target's authority."""
         if len(hosts) != 1:
             raise ProblemError("bad_request", "A request has exactly one Host header.", close=True)
         for host in hosts if authority is None else (hosts[0], authority):
-            if host not in self._hosts:
-                self._judge(host.lower())
+            if host not in self._raw_hosts:
+                self._judge(host.decode("latin-1").lower())
 
     def _judge(self, host: str) -> None:
         found = _HOST.fullmatch(host)
@@ -85,27 +86,26 @@ class Guard:
                 close=True,
             )
 
-    def check_origin(self, origins: Sequence[str], fetch_site: str | None, host: str) -> None:
-        """Raises `ProblemError` for a browser's cross-site request (Fetch Standard; Fetch Metadata)."""
-        if origins:
-            own = f"http://{host}"
-            refused = len(origins) > 1 or not (origins[0] in self._origins or origins[0].lower() == own.lower())
-        else:
-            refused = fetch_site == "cross-site"
-        if refused:
-            raise ProblemError(
-                "origin_not_allowed", "Pages of this origin may not ask; see allowed_origins.", close=True
-            )
+    def check_origin(self, origins: Sequence[bytes], host: bytes) -> None:
+        """Raises `ProblemError` unless a browser's page is one of ours or an allowed one (Fetch Standard)."""
+        origin = origins[0].decode("latin-1")
+        own = "http://" + host.decode("latin-1")
+        if len(origins) > 1 or not (origin in self._origins or origin.lower() == own.lower()):
+            self.refuse_origin()
+
+    def refuse_origin(self) -> NoReturn:
+        """Refuses a cross-site request. Raises `ProblemError`."""
+        raise ProblemError("origin_not_allowed", "Pages of this origin may not ask; see allowed_origins.", close=True)
 
 
-def check_method(method: str) -> None:
+def check_method(method: bytes) -> None:
     """Raises `ProblemError` for CONNECT and TRACE."""
     if method in METHODS_NOT_FORWARDED:
         raise ProblemError(
             "method_not_allowed",
             "CONNECT and TRACE are not forwarded.",
             allow=ALLOWED_METHODS,
-            close=method == "CONNECT",
+            close=method == b"CONNECT",
         )
 
 

@@ -3,63 +3,59 @@
 from collections.abc import Mapping
 from typing import Final
 
-from aiohttp import web
-from aiohttp.http import HttpVersion10, HttpVersion11
-
-from .. import events
 from ..errors import ProblemError
-from .answers import send, send_problem
+from .answers import connection_line
+from .client import ClientConnection
 from .crossing import Crossing, RoutePath
-from .guard import ALLOWED_METHODS, Guard, check_method, check_path, parse_target
+from .guard import ALLOWED_METHODS, METHODS_NOT_FORWARDED, Guard, check_method, check_path, parse_target
+from .messages import RequestHead
 from .routes import Router, join
 
 SHOWN_PREFIXES: Final = 10
 
 
 class Handler:
-    """Takes every request of the data port."""
+    """Admits requests as one config says; another config is another handler."""
 
-    def __init__(self, guard: Guard, paths: Mapping[str, RoutePath], observe: events.Observer) -> None:
+    def __init__(
+        self, guard: Guard, paths: Mapping[str, RoutePath], *, require_header: str | None, trailer_bytes: int
+    ) -> None:
         self._guard = guard
         self._router = Router(paths)
-        self._observe = observe
+        self._required = require_header.lower().encode() if require_header else None
+        self._trailer_bytes = trailer_bytes
         some = ", ".join(sorted(paths)[:SHOWN_PREFIXES]) + (", …" if len(paths) > SHOWN_PREFIXES else "")
         self._no_route = f"No route's prefix fits this path, which is compared letter by letter; there are {some}."
-        self.is_draining = False
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        await request.writer.drain()  # whoever pipelines requests reads the answers, or waits
-        try:
-            path, target = self._admit(request)
-        except ProblemError as problem:
-            self._observe(events.RequestRejected(problem.code))
-            return send_problem(request, problem)
-        if path is None:  # OPTIONS *
-            return send(request, b"HTTP/1.1 204 No Content\r\nAllow: " + ALLOWED_METHODS.encode() + b"\r\n", b"")
-        crossing = Crossing(request, path, target, self._observe)
-        return await crossing.run()
-
-    def _admit(self, request: web.BaseRequest) -> tuple[RoutePath | None, bytes]:
-        headers = request.headers
-        method = request.method
-        if method == "CONNECT":
-            check_method(method)
-        if request.version not in {HttpVersion10, HttpVersion11}:
-            raise ProblemError("version_not_supported", "HTTP/1.0 and HTTP/1.1 are spoken here.", close=True)
-        raw = request.raw_path.encode("utf-8", "surrogateescape")
-        asterisk = method == "OPTIONS" and raw == b"*"
-        target = parse_target(b"/" if asterisk else raw)
-        hosts = headers.getall("Host", [])
-        self._guard.check_host(hosts, target.authority)
-        self._guard.check_origin(headers.getall("Origin", []), headers.get("Sec-Fetch-Site"), hosts[0])
-        check_method(method)
-        if self.is_draining:
+    def admit(self, head: RequestHead, client: ClientConnection, *, is_draining: bool) -> Crossing | bytes:
+        """The request on its way, or the whole answer to it. Raises `ProblemError`."""
+        if head.method == b"CONNECT":
+            check_method(head.method)
+        asterisk = head.method == b"OPTIONS" and head.target == b"*"
+        target = parse_target(b"/" if asterisk else head.target)
+        self._check_who(head, target.authority)
+        if head.method in METHODS_NOT_FORWARDED:
+            check_method(head.method)
+        if is_draining:
             raise ProblemError("draining", "bearward is stopping.", retry_after=5, close=True)
+        if any(value.lower() != b"100-continue" for value in head.values(b"expect")):
+            raise ProblemError("expectation_failed", "The only expectation that is known is 100-continue.", close=True)
         if asterisk:
-            return None, b""
+            line = connection_line(head, keep_alive=True)
+            return b"HTTP/1.1 204 No Content\r\nAllow: %b\r\n%b\r\n" % (ALLOWED_METHODS.encode(), line)
         found = self._router.match(target.path)
         check_path(target.path, allow_encoded_slash=found is not None and found[0].route.allow_encoded_slash)
         if found is None:
             raise ProblemError("no_route", self._no_route)
         path, rest = found
-        return path, join(path.base, rest) + target.query
+        return Crossing(client, head, path, join(path.base, rest) + target.query, self._trailer_bytes)
+
+    def _check_who(self, head: RequestHead, authority: bytes | None) -> None:
+        hosts = head.values(b"host")
+        self._guard.check_host(hosts, authority)
+        if origins := head.values(b"origin"):
+            self._guard.check_origin(origins, hosts[0])
+        elif b"cross-site" in head.values(b"sec-fetch-site"):
+            self._guard.refuse_origin()
+        if self._required is not None and not head.header(self._required):
+            raise ProblemError("header_required", "See require_header in the config for its name.")

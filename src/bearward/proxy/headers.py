@@ -4,10 +4,10 @@ Nothing is decoded, reordered or added but what stands here: an upstream sees wh
 belongs to one connection only (RFC 9110 §7.6.1), with a Host, a framing and a token of our making.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Final
 
-RawHeaders = Sequence[tuple[bytes, bytes]]
+from .messages import AnswerHead, RequestHead
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -15,9 +15,9 @@ HOP_BY_HOP: Final = frozenset(
         *(b"proxy-authenticate", b"proxy-authorization"),
     }
 )
-_REQUEST_DROPS: Final = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"forwarded"}
-_RESPONSE_DROPS: Final = HOP_BY_HOP | {b"content-length", b"bearward-error"}
-BODILESS_STATUSES: Final = frozenset({204, 304})
+_REQUEST_DROPS: Final = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"forwarded", b"http2-settings"}
+_ANSWER_DROPS: Final = HOP_BY_HOP | {b"content-length", b"bearward-error"}
+_FORWARDED: Final = b"x-forwarded-"
 
 
 class RequestRules:
@@ -38,38 +38,28 @@ class RequestRules:
         self._token_header = token_header.encode()
         self._added = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in added)
 
-    def head(self, method: bytes, target: bytes, headers: RawHeaders, framing: bytes, token: str) -> bytes:
+    def head(self, head: RequestHead, target: bytes, framing: bytes, token: str) -> bytes:
         """The head that goes upstream. The token comes last, so that nothing a client names can remove it."""
-        return b"".join(
-            (
-                b"%b %b HTTP/1.1\r\n" % (method, target),
-                self._host,
-                *_crossing(headers, self._drops, b"x-forwarded-"),
-                framing,
-                self._added,
-                b"%b: %b\r\n\r\n" % (self._token_header, token.encode()),
-            )
+        drops = _with_named(self._drops, head)
+        lines = [
+            b"%b: %b\r\n" % (name, value)
+            for low, name, value in head.headers
+            if low not in drops and not low.startswith(_FORWARDED)
+        ]
+        return b"%b %b HTTP/1.1\r\n%b%b%b%b%b: %b\r\n\r\n" % (
+            *(head.method, target, self._host, b"".join(lines), framing, self._added),
+            *(self._token_header, token.encode()),
         )
 
 
-def response_head(status: int, reason: bytes, headers: RawHeaders, framing: bytes) -> bytes:
+def answer_head(head: AnswerHead, framing: bytes) -> bytes:
     """The head that goes to the client. `framing` has the length or coding, and the connection's fate."""
-    lines = _crossing(headers, _RESPONSE_DROPS, None)
-    return b"".join((b"HTTP/1.1 %d %b\r\n" % (status, reason), *lines, framing, b"\r\n"))
+    drops = _with_named(_ANSWER_DROPS, head)
+    lines = [b"%b: %b\r\n" % (name, value) for low, name, value in head.headers if low not in drops]
+    return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.reason, b"".join(lines), framing)
 
 
-def _crossing(headers: RawHeaders, drops: frozenset[bytes], drop_prefix: bytes | None) -> list[bytes]:
-    lines = []
-    named: set[bytes] = set()
-    for name, value in headers:
-        low = name.lower()
-        if low in drops:
-            if low == b"connection":
-                named.update(option.strip().lower() for option in value.split(b","))
-            continue
-        if drop_prefix is not None and low.startswith(drop_prefix):
-            continue
-        lines.append((low, b"%b: %b\r\n" % (name, value)))
-    if named:
-        return [line for low, line in lines if low not in named]
-    return [line for _, line in lines]
+def _with_named(drops: frozenset[bytes], head: RequestHead | AnswerHead) -> frozenset[bytes]:
+    """What is dropped, and what this message's Connection lines name as well (RFC 9110 §7.6.1)."""
+    named = head.options(b"connection") if head.values(b"connection") else ()
+    return drops.union(named) if named else drops

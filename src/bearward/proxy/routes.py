@@ -1,10 +1,11 @@
 """Which upstream a request target belongs to: the longest prefix on a segment boundary."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from ..secret import Secret
+from ..tls import Tls
 
 T = TypeVar("T")
 
@@ -54,7 +55,10 @@ class Route:
     connect_timeout: float = 5.0
     response_timeout: float = 60.0
     idle_timeout: float = 300.0
+    tls: Tls = field(default_factory=Tls)
     allow_encoded_slash: bool = False
+    max_body: int | None = None
+    """The most bytes of a request's body; None: any number."""
 
 
 class Router(Generic[T]):

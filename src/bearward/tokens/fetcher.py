@@ -2,11 +2,15 @@
 
 import time
 from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
 from .. import __version__
+from ..address import is_loopback
+from ..egress import EgressProxy
 from ..errors import os_reason, tls_reason
 from .answer import Answer, Issued, read_answer
 from .credential import Credential
@@ -23,7 +27,9 @@ class Fetcher:
     refresh token was spent; token requests are rare, a new connection costs nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, egress: EgressProxy | None) -> None:
+        self.egress = egress
+        """What `https` goes through; may be replaced."""
         traces = aiohttp.TraceConfig()
         traces.on_request_headers_sent.append(_note_sent)
         self._session = aiohttp.ClientSession(
@@ -47,6 +53,7 @@ class Fetcher:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout, ceil_threshold=3600),
                 trace_request_ctx=exchange,
+                **self._way(request.url),
             ) as response:
                 answered_at = time.time()
                 body = await _bounded(response)
@@ -55,6 +62,8 @@ class Fetcher:
             raise _unanswered(Reason.TIMEOUT, f"no answer within {timeout:g} s", exchange.sent) from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise _unanswered(Reason.TLS, tls_reason(error.certificate_error), exchange.sent) from None
+        except aiohttp.ClientHttpProxyError as error:
+            raise _unanswered(Reason.NETWORK, f"the egress proxy answered {error.status}", sent=False) from None
         except aiohttp.ClientConnectorError as error:
             reason = Reason.TLS if isinstance(error, aiohttp.ClientSSLError) else Reason.NETWORK
             raise _unanswered(reason, os_reason(error.os_error), exchange.sent) from None
@@ -64,6 +73,15 @@ class Fetcher:
             raise _unanswered(Reason.NETWORK, os_reason(error), exchange.sent) from None
         except (aiohttp.ClientError, ValueError):
             raise _unanswered(Reason.NETWORK, "the connection was closed", exchange.sent) from None
+
+    def _way(self, url: str) -> dict[str, Any]:
+        """Through the egress proxy, or straight."""
+        parts = urlsplit(url)
+        if self.egress is None or parts.scheme != "https" or is_loopback(parts.hostname or ""):
+            return {}
+        secret = self.egress.authorization
+        headers = {} if secret is None else {"Proxy-Authorization": secret.reveal()}
+        return {"proxy": self.egress.url, "proxy_headers": headers}
 
     async def close(self) -> None:
         await self._session.close()

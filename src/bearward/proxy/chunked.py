@@ -1,0 +1,88 @@
+"""The chunked transfer coding, taken apart (RFC 9112 §7.1): strict, bounded, and told exactly where it ends. Pure."""
+
+import re
+from typing import Final
+
+LINE_BYTES: Final = 1024
+"""The most that the line of a chunk's size may have, its extensions included."""
+FREE_EXCESS: Final = 16
+"""What a chunk may cost beside twice its data before it counts as excess: tiny chunks are no attack by themselves."""
+MOST_EXCESS: Final = 16 << 10
+
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t !-~\x80-\xff]*)?")
+_TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t !-~\x80-\xff]*")
+_LINE_END: Final = b"\r\n"
+
+
+class MalformedError(Exception):
+    """What came is not what HTTP/1.1 says; its text says what is wrong, without a byte of it."""
+
+
+class ChunkedDecoder:
+    """Takes one body apart. Extensions and trailers are checked, bounded and forgotten."""
+
+    def __init__(self, trailer_bytes: int) -> None:
+        self.is_done = False
+        self.rest = b""
+        """What came behind the body, once it is done."""
+        self._line = self._size_line
+        self._left = 0
+        self._held = b""
+        self._excess = 0
+        self._trailer_bytes = trailer_bytes
+
+    def feed(self, data: bytes) -> bytes:
+        """The body's bytes in `data`. Raises `MalformedError`."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        found: list[bytes] = []
+        at = 0
+        while not self.is_done:
+            if self._left:
+                piece = data[at : at + self._left]
+                if not piece:
+                    return b"".join(found)
+                found.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                continue
+            end = data.find(_LINE_END, at)
+            if end < 0:
+                self._hold(data[at:])
+                return b"".join(found)
+            self._line(data[at:end])
+            at = end + 2
+        self.rest = data[at:]
+        return b"".join(found)
+
+    def _hold(self, part: bytes) -> None:
+        """Keeps a line that has no end yet."""
+        if len(part) > LINE_BYTES:
+            raise MalformedError("a chunk's line is too long")
+        if b"\n" in part or b"\r" in part[:-1] or (self._line == self._data_end and part not in {b"", b"\r"}):
+            raise MalformedError("a line does not end with CR LF")
+        self._held = part
+
+    def _size_line(self, line: bytes) -> None:
+        size = _SIZE.fullmatch(line)
+        if size is None or len(line) > LINE_BYTES:
+            raise MalformedError("a chunk's size is malformed")
+        self._left = int(size[1], 16)
+        self._excess = max(0, self._excess + len(line) + 2 - FREE_EXCESS - 2 * self._left)
+        if self._excess > MOST_EXCESS:
+            raise MalformedError("there is more around the chunks than in them")
+        self._line = self._data_end if self._left else self._trailer_line
+
+    def _data_end(self, line: bytes) -> None:
+        if line:
+            raise MalformedError("a chunk is longer than its size")
+        self._line = self._size_line
+
+    def _trailer_line(self, line: bytes) -> None:
+        self._trailer_bytes -= len(line) + 2
+        if not line:
+            self.is_done = True
+        elif self._trailer_bytes < 0:
+            raise MalformedError("the trailers are too long")
+        elif _TRAILER.fullmatch(line) is None:
+            raise MalformedError("a trailer is malformed")

@@ -1,0 +1,387 @@
+"""A client's connection: bytes in, one request at a time out; answers back.
+
+    head ──► admitted ──► body ──► answered ──┐
+     ▲                                        │ kept alive
+     └────────────────────────────────────────┘
+
+A head is judged when all of it is here; what is pipelined behind a request stays unread until that is answered.
+"""
+
+import asyncio
+import select
+import socket
+import struct
+from typing import Final, Protocol, cast
+
+from .. import events
+from ..errors import ProblemError
+from .answers import problem_answer
+from .body import RequestBody
+from .deadline import Deadline
+from .limits import Limits
+from .messages import HEAD_END, RequestHead, check_partial_head, read_request_head
+from .tunnel import Tunnel
+
+IDLE: Final = 75.0
+"""For how long a connection is kept after its last answer, in seconds."""
+HOLD_BYTES: Final = 64 << 10
+"""How much may wait behind a request before the client is no longer read."""
+LINGER: Final = 2.0
+"""For how long what a refused client still sends is thrown away, so that it can read the answer (RFC 9112 §9.6)."""
+LOOK_AFTER: Final = 0.5
+"""How often a client that is not read is looked at: it may have left."""
+
+
+class Request(Protocol):
+    """One request on its way, as its connection knows it."""
+
+    body: RequestBody | None
+    idle_timeout: float
+
+    def start(self) -> None:
+        """Begins; all of the body that came with the head is there."""
+
+    def on_body_problem(self, problem: ProblemError) -> None:
+        """The rest of the body will not come."""
+
+    def on_client_left(self) -> None: ...
+
+    def on_client_writable(self, *, is_writable: bool) -> None:
+        """Whether the client takes more of the answer."""
+
+
+class Port(Protocol):
+    """What all connections share."""
+
+    limits: Limits
+    is_draining: bool
+
+    def entered(self, connection: "ClientConnection") -> bool:
+        """A new connection; whether there is room for it."""
+
+    def left(self, connection: "ClientConnection") -> None: ...
+
+    def waits(self, connection: "ClientConnection") -> None:
+        """No request is in progress on it."""
+
+    def works(self, connection: "ClientConnection") -> None:
+        """A request is in progress on it."""
+
+    def admit(self, head: RequestHead, connection: "ClientConnection") -> "Request | bytes":
+        """A request, or the whole answer to it. Raises `ProblemError`."""
+
+    def observe(self, event: events.Event, /) -> None: ...
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = (
+        *("_body", "_deadline", "_held", "_is_advancing", "_is_closing", "_is_full", "_is_idle", "_is_paused"),
+        *("_look", "_loop", "_port", "_request", "_transport", "_tunnel", "_unsent"),
+    )
+
+    def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:
+        self._port = port
+        self._loop = loop
+        self._transport: asyncio.Transport
+        self._deadline = Deadline(loop, self._out_of_time)
+        self._held = b""
+        """What came and has not been looked at."""
+        self._request: Request | None = None
+        self._body: RequestBody | None = None
+        """The body that is still to come."""
+        self._tunnel: Tunnel | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._is_idle = False
+        """Whether nothing has come since the last answer."""
+        self._is_paused = False
+        self._is_full = False
+        self._is_closing = False
+        self._is_advancing = False
+        self._unsent = 0
+
+    # ── what the transport tells ─────────────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if not self._port.entered(self):
+            problem = ProblemError("overloaded", "There are too many connections at the moment.", close=True)
+            self._refuse(problem, None)
+            return
+        self._port.waits(self)
+        self._deadline.set(self._port.limits.header_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.from_client(data)
+        elif not self._is_closing:
+            self._held = self._held + data if self._held else data
+            if not self._is_advancing:
+                self._advance()
+
+    def eof_received(self) -> bool | None:
+        if self._tunnel is not None:
+            return self._tunnel.client_ended()
+        self._leave()
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._tunnel is not None:
+            self._tunnel.close()
+        self._leave()
+        self._deadline.end()
+        self._port.left(self)
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+        if self._tunnel is not None:
+            self._tunnel.client_is_full(is_full=True)
+        elif self._request is not None:
+            self._deadline.set(self._request.idle_timeout)
+            self._request.on_client_writable(is_writable=False)
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        if self._tunnel is not None:
+            self._tunnel.client_is_full(is_full=False)
+        elif self._request is not None:
+            self._watch_body()
+            self._request.on_client_writable(is_writable=True)
+        elif self._held:
+            self._advance()
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _advance(self) -> None:
+        """Takes what was held as far as it goes."""
+        self._is_advancing = True
+        try:
+            while self._held and not (self._is_closing or self._is_full):
+                if self._body is not None:
+                    self._read_body(self._body)
+                elif self._request is not None:
+                    if len(self._held) > HOLD_BYTES:
+                        self.hold()
+                    break
+                elif not self._read_head():
+                    break
+        finally:
+            self._is_advancing = False
+
+    def _read_head(self) -> bool:
+        """Reads one head and begins with its request; whether there was one."""
+        held = self._held
+        while held.startswith(b"\r\n"):  # RFC 9112 §2.2: left over from an old client's last body
+            held = held[2:]
+        most = self._port.limits.header_bytes
+        end = held.find(HEAD_END) + 4
+        try:
+            if end > most or end < 4:
+                self._held = held
+                check_partial_head(held if end < 4 else held[:end], most)
+                if self._is_idle:
+                    self._is_idle = False
+                    self._deadline.set(self._port.limits.header_timeout)
+                return False
+            self._held = held[end:]
+            self._begin(read_request_head(held if end == len(held) else held[:end]))
+        except ProblemError as problem:
+            self._refuse(problem, None)
+        return True
+
+    def _begin(self, head: RequestHead) -> None:
+        self._is_idle = False
+        self._deadline.clear()
+        try:
+            request = self._port.admit(head, self)
+        except ProblemError as problem:
+            self._refuse(problem, head)
+            return
+        if isinstance(request, bytes):
+            self.write(request)
+            self.done(keep_alive=head.keep_alive)
+            return
+        self._port.works(self)
+        self._request = request
+        body = request.body
+        if body is not None and not body.is_whole:
+            self._body = body
+            self._watch_body()
+            if self._held:
+                self._read_body(body)
+                if self._request is None:
+                    return
+        request.start()
+
+    def _read_body(self, body: RequestBody) -> None:
+        held, self._held = self._held, b""
+        try:
+            self._held = body.feed(held)
+        except ProblemError as problem:
+            self._fail_body(problem)
+            return
+        if body.is_whole:
+            self._body = None
+            self._deadline.clear()
+        elif body.is_waiting:
+            self.hold()
+        else:
+            self._watch_body()
+
+    def _watch_body(self) -> None:
+        """While a body is to come, and is wanted, its next bytes have their time."""
+        if self._body is not None and self._request is not None and not self._is_paused:
+            self._deadline.set(self._request.idle_timeout)
+        else:
+            self._deadline.clear()
+
+    def _fail_body(self, problem: ProblemError) -> None:
+        request = self._request
+        if request is not None:
+            request.on_body_problem(problem)
+
+    # ── what a request does ──────────────────────────────────────────────────────────────────────────────────
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def hold(self) -> None:
+        """Reads no more for now, but still sees whether the client leaves."""
+        if not self._is_paused and not self._is_closing:
+            self._is_paused = True
+            self._transport.pause_reading()
+            self._watch_body()
+            self._look = self._loop.call_later(LOOK_AFTER, self._look_for_end)
+
+    def go_on(self) -> None:
+        """Reads again."""
+        if self._is_paused:
+            self._is_paused = False
+            self._stop_looking()
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+            self._watch_body()
+
+    def done(self, *, keep_alive: bool) -> None:
+        """The request was answered."""
+        is_unread = self._body is not None
+        self._request = self._body = None
+        if self._is_closing:
+            return
+        if is_unread or not keep_alive or self._port.is_draining:
+            self._close(linger=is_unread or bool(self._held))
+            return
+        self._is_idle = True
+        self._deadline.set(IDLE)
+        self._port.waits(self)
+        self.go_on()
+        if self._held and not self._is_advancing:
+            self._advance()
+
+    def break_off(self, *, is_http10: bool) -> None:
+        """Ends an answer that is not whole so that this shows: no last chunk, too few bytes, else a reset."""
+        self._request = self._body = None
+        if is_http10:
+            # Closing is the end of an HTTP/1.0 answer; only a reset says that it broke off.
+            connection: socket.socket = self._transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._is_closing = True
+            self._transport.abort()
+        else:
+            self._close(linger=False)
+
+    def join(self, tunnel: Tunnel) -> asyncio.Transport:
+        """Hands over after a 101: what comes goes into `tunnel`."""
+        self._tunnel = tunnel
+        self._request = None
+        self._deadline.clear()
+        self.go_on()
+        if self._held:
+            held, self._held = self._held, b""
+            self._loop.call_soon(tunnel.from_client, held)
+        return self._transport
+
+    # ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def close_if_idle(self) -> None:
+        """Closes a connection that waits for its next request; one that is about to ask is left alone."""
+        if self._request is None and self._tunnel is None and not self._held and not self._is_closing:
+            self._close(linger=False)
+
+    def abort(self) -> None:
+        """Ends whatever is in progress."""
+        if self._tunnel is not None:
+            self._tunnel.close()
+        self._leave()
+        self._transport.abort()
+
+    def _refuse(self, problem: ProblemError, head: RequestHead | None) -> None:
+        """Answers before there is a request."""
+        self._port.observe(events.RequestRejected(problem.code))
+        is_unread = head is None or head.is_chunked or bool(head.length)
+        keep_alive = not (problem.close or is_unread or self._port.is_draining)
+        self.write(problem_answer(problem, head, keep_alive=keep_alive))
+        if head is not None and keep_alive:
+            self.done(keep_alive=head.keep_alive)
+        else:
+            self._close(linger=True)
+
+    def _close(self, *, linger: bool) -> None:
+        """Closes after all is written; what a lingering client still sends is thrown away for a while."""
+        self._is_closing = True
+        self._held = b""
+        self._unsent = self._transport.get_write_buffer_size()
+        self._deadline.set(LINGER if linger and not self._unsent else IDLE)
+        self._stop_looking()
+        if not linger:
+            self._transport.close()
+            return
+        if self._is_paused:
+            self._is_paused = False
+            self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _leave(self) -> None:
+        """The client left."""
+        request, self._request, self._body = self._request, None, None
+        self._stop_looking()
+        if request is not None:
+            self._is_closing = True
+            request.on_client_left()
+            self._transport.abort()
+        elif not self._is_closing:
+            self._close(linger=False)
+
+    def _out_of_time(self) -> None:
+        if self._is_closing:
+            unsent = self._transport.get_write_buffer_size()
+            if 0 < unsent < self._unsent:  # slow, but it reads
+                self._unsent = unsent
+                self._deadline.set(IDLE)
+            else:
+                self._transport.abort()
+        elif self._request is not None and self._is_full:
+            self._leave()
+        elif self._request is not None:
+            self._fail_body(ProblemError("request_timeout", "The request's body did not arrive in time.", close=True))
+        elif self._held:
+            problem = ProblemError("request_timeout", "The request's head did not arrive in time.", close=True)
+            self._refuse(problem, None)
+        else:
+            self._close(linger=False)
+
+    def _look_for_end(self) -> None:
+        """Looks for a client's end without reading what it sent before."""
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", 0))
+        if poll.poll(0):
+            self._leave()
+        else:
+            self._look = self._loop.call_later(LOOK_AFTER, self._look_for_end)
+
+    def _stop_looking(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None

@@ -1,0 +1,163 @@
+"""How a connection to an upstream comes to be: names, addresses, an egress proxy, TLS."""
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import aiohappyeyeballs
+
+from ...address import is_loopback
+from ...egress import EgressProxy
+from ...errors import ProblemError, os_reason
+from ...tls import Tls, client_context
+from ..routes import Upstream
+
+NEXT_ADDRESS: Final = 0.25
+"""After how many seconds the next of a name's addresses is tried as well (RFC 8305 §5)."""
+MOST_LOOKUPS: Final = 32
+MOST_PROXY_ANSWER: Final = 16 << 10
+
+P = TypeVar("P", bound=asyncio.Protocol)
+Addresses = list[Any]
+
+
+class Names:
+    """Asks the system for addresses, anew for each connection; one lookup at a time for each name.
+
+    Lookups have threads of their own: a name whose servers are silent holds up nobody else.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(MOST_LOOKUPS, thread_name_prefix="lookup")
+        self._running: dict[tuple[str, int], asyncio.Task[Addresses]] = {}
+
+    async def addresses(self, host: str, port: int) -> Addresses:
+        """Where `host` is. Raises `OSError`."""
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            pass
+        else:
+            return _look_up(host, port, socket.AI_NUMERICHOST)
+        key = (host, port)
+        running = self._running.get(key)
+        if running is None:
+            running = self._running[key] = asyncio.create_task(self._ask(host, port), name="lookup")
+            running.add_done_callback(lambda task: (self._running.pop(key), task.cancelled() or task.exception()))
+        return await asyncio.shield(running)
+
+    async def _ask(self, host: str, port: int) -> Addresses:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port, 0)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _look_up(host: str, port: int, flags: int) -> Addresses:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+
+
+class Dialer:
+    """Opens connections to one upstream."""
+
+    def __init__(self, upstream: Upstream, tls: Tls, egress: EgressProxy | None, names: Names) -> None:
+        self._upstream = upstream
+        self._names = names
+        self._context = ResumingContext.of(tls) if upstream.scheme == "https" else None
+        self._server_name = tls.server_name or upstream.host
+        self._egress = egress if self._context is not None and not is_loopback(upstream.host) else None
+
+    async def connect(self, protocol: Callable[[], P], seconds: float) -> P:
+        """A new connection. Raises `ProblemError` (502, 504)."""
+        where = self._upstream.host_and_port
+        stage = "upstream_unreachable"
+        try:
+            async with asyncio.timeout(seconds):
+                connection = await self._reach()
+                stage = "upstream_unreachable" if self._context is None else "upstream_tls"
+                return await self._speak(connection, protocol)
+        except TimeoutError:
+            raise ProblemError("upstream_timeout", f"No connection to {where} in time.") from None
+        except ssl.SSLError as error:
+            raise ProblemError("upstream_tls", f"{where}: {os_reason(error)}.") from None
+        except ssl.CertificateError:
+            raise ProblemError("upstream_tls", f"{where}: the certificate is not accepted.") from None
+        except RefusedByProxyError as error:
+            raise ProblemError("upstream_unreachable", f"{where}: {error}.") from None
+        except (OSError, RuntimeError) as error:  # uvloop tells some of the system's errors as RuntimeError
+            reason = os_reason(error) if isinstance(error, OSError) else "the system refuses"
+            raise ProblemError(stage, f"{where}: {reason}.") from None
+
+    async def _reach(self) -> socket.socket:
+        egress = self._egress
+        at = (self._upstream.host, self._upstream.port) if egress is None else (egress.host, egress.port)
+        connection = await aiohappyeyeballs.start_connection(
+            await self._names.addresses(*at), happy_eyeballs_delay=NEXT_ADDRESS, interleave=1
+        )
+        if egress is not None:
+            try:
+                await _ask_proxy(connection, egress, self._upstream.host_and_port)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    async def _speak(self, connection: socket.socket, protocol: Callable[[], P]) -> P:
+        loop = asyncio.get_running_loop()
+        try:
+            _, made = await loop.create_connection(
+                protocol,
+                sock=connection,
+                ssl=self._context,
+                server_hostname=self._server_name if self._context is not None else None,
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return made
+
+
+class ResumingContext(ssl.SSLContext):
+    """Offers the last session again, so that a further connection needs no new key exchange (RFC 8446 §2.2)."""
+
+    _last: ssl.SSLObject | None = None
+
+    @classmethod
+    def of(cls, tls: Tls) -> "ResumingContext":
+        """Raises `OSError` for files that cannot be used (the config was checked, but that is some time ago)."""
+        return client_context(tls, cls)
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        last = self._last
+        if last is not None and (session := last.session) is not None:
+            options["session"] = session
+        self._last = made = super().wrap_bio(*args, **options)
+        return made
+
+
+class RefusedByProxyError(Exception):
+    """The egress proxy opens no tunnel. Its text holds nothing that it sent."""
+
+
+async def _ask_proxy(connection: socket.socket, egress: EgressProxy, target: str) -> None:
+    """CONNECT (RFC 9110 §9.3.6)."""
+    loop = asyncio.get_running_loop()
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if egress.authorization is not None:
+        lines.append(f"Proxy-Authorization: {egress.authorization.reveal()}")
+    await loop.sock_sendall(connection, "\r\n".join([*lines, "", ""]).encode())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        # Byte by byte at the end would be needed only if the upstream spoke first, which in TLS it does not.
+        data = await loop.sock_recv(connection, 4096)
+        answer += data
+        if not data or len(answer) > MOST_PROXY_ANSWER:
+            raise RefusedByProxyError("the egress proxy gave no answer")
+    status = answer[:12]
+    if not (status.startswith(b"HTTP/1.") and status[8:10] == b" 2"):
+        shown = status[9:12].decode("ascii", "replace") if status[9:12].isdigit() else "no HTTP"
+        raise RefusedByProxyError(f"the egress proxy answered {shown}")
