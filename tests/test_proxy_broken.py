@@ -8,6 +8,7 @@ import pytest
 import wire
 from problems import assert_problem
 from rawproxy import RawProxy
+from upstreams import everything, reset
 from wire import Message, Reader, Writer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -148,37 +149,6 @@ async def test_an_upstream_learns_that_the_client_left_amid_the_answer(proxy: Ra
         await left.wait()
 
 
-async def test_a_kept_connection_that_its_upstream_closed_costs_no_call(proxy: RawProxy) -> None:
-    """A bodiless GET whose reused connection died before a byte came back goes out once more."""
-    answers = asyncio.Semaphore(0)
-
-    async def answer_once(_request: Message, reader: Reader, writer: Writer) -> None:
-        writer.write(wire.ok(b"first"))
-        await writer.drain()
-        # The next request on this connection is read, and the connection closed without a word.
-        if await wire.read_head(reader):
-            answers.release()
-
-    proxy.upstream.script = answer_once
-    assert (await proxy.get(b"/raw/x")).body == b"first"
-    assert (await proxy.get(b"/raw/x")).body == b"first"
-    async with asyncio.timeout(SOON):
-        await answers.acquire()
-
-
-async def test_a_body_goes_out_once(proxy: RawProxy) -> None:
-    async def answer_once(_request: Message, reader: Reader, writer: Writer) -> None:
-        writer.write(wire.ok(b"first"))
-        await writer.drain()
-        await wire.read_head(reader)
-
-    proxy.upstream.script = answer_once
-    assert (await proxy.get(b"/raw/x")).body == b"first"
-    answer = await proxy.bearward.raw(proxy.request(b"/raw/y", b"Content-Length: 4", method=b"POST", body=b"once"))
-    assert_problem(answer, 502, "upstream_closed")
-    assert [request.target for request in proxy.upstream.requests] == [b"/base/x"], "no second connection"
-
-
 UNASKED = wire.ok(b"unasked")
 
 
@@ -209,3 +179,102 @@ async def test_bytes_that_nobody_asked_for_answer_no_request(proxy: RawProxy, si
         assert_problem(answer, 502, "upstream_protocol")
     else:
         assert answer.body == b"ok"
+
+
+BROKEN_OFF = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nshort",
+    "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n",
+    "no last line": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n0\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", BROKEN_OFF.values(), ids=BROKEN_OFF.keys())
+async def test_an_http_1_0_client_sees_a_reset(proxy: RawProxy, sent: bytes) -> None:
+    """Rule 9: it knows neither chunks nor, maybe, lengths, and takes an orderly end for the end of the body."""
+
+    async def break_off(_request: Message, _reader: Reader, writer: Writer) -> None:
+        writer.write(sent)
+        await writer.drain()
+        await client_has_begun.wait()
+
+    client_has_begun = asyncio.Event()
+    proxy.upstream.script = break_off
+    async with proxy.bearward.connect() as connection:
+        await connection.send(proxy.request(b"/raw/x").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert (await wire.read_head(connection.reader)).split(b" ")[1] == b"200"
+        client_has_begun.set()
+        came, in_order = await everything(connection.reader)
+    assert came == b"short"
+    assert not in_order
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+async def test_an_answer_without_length_whose_connection_is_reset(proxy: RawProxy, version: bytes) -> None:
+    """Rule 9: only an orderly end is the end of such a body."""
+    client_has_begun = asyncio.Event()
+
+    async def break_off(_request: Message, _reader: Reader, writer: Writer) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nshort")
+        await client_has_begun.wait()
+        reset(writer)
+
+    proxy.upstream.script = break_off
+    async with proxy.bearward.connect() as connection:
+        await connection.send(proxy.request(b"/raw/x").replace(b"HTTP/1.1", version))
+        head = await wire.read_head(connection.reader)
+        client_has_begun.set()
+        came, in_order = await everything(connection.reader)
+    assert b"short" in came
+    assert not came.endswith(b"0\r\n\r\n")
+    assert b"chunked" in head or not in_order
+
+
+async def test_a_client_of_http_1_0_gets_a_whole_answer(proxy: RawProxy) -> None:
+    """Rule 9, its other side: an end in order is the end."""
+    proxy.upstream.answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n"
+    async with proxy.bearward.connect() as connection:
+        await connection.send(proxy.request(b"/raw/x").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert b"chunked" not in await wire.read_head(connection.reader)
+        assert await everything(connection.reader) == (b"whole", True)
+
+
+CHUNKED = b"Transfer-Encoding: chunked"
+# Method, status, header line and rest of an answer that has no body, or an empty one.
+WITHOUT_BODY = {
+    "HEAD, length": (b"HEAD", b"200 OK", b"Content-Length: 1000", b""),
+    "HEAD, chunked": (b"HEAD", b"200 OK", CHUNKED, b""),
+    "HEAD, neither": (b"HEAD", b"200 OK", b"X: 1", b""),
+    "HEAD, 404": (b"HEAD", b"404 Not Found", b"Content-Length: 5", b""),
+    "204": (b"GET", b"204 No Content", b"X: 1", b""),
+    "304": (b"GET", b"304 Not Modified", b"X: 1", b""),
+    "304, length": (b"GET", b"304 Not Modified", b"Content-Length: 1000", b""),
+    "length 0": (b"GET", b"200 OK", b"Content-Length: 0", b""),
+    "chunked": (b"GET", b"200 OK", CHUNKED, b"0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize(("method", "status", "line", "rest"), WITHOUT_BODY.values(), ids=WITHOUT_BODY.keys())
+async def test_an_answer_without_body_keeps_its_framing(
+    proxy: RawProxy, method: bytes, status: bytes, line: bytes, rest: bytes
+) -> None:
+    """Rule 10: and the connections go on behind it, as nothing is waited for."""
+    proxy.upstream.answer = b"HTTP/1.1 " + status + b"\r\n" + line + b"\r\n\r\n" + rest
+    async with proxy.bearward.connect() as connection:
+        for _ in range(2):
+            request = proxy.request(b"/raw/x", method=method)
+            answer = await connection.exchange(request, to_head=method == b"HEAD")
+            assert (answer.status, answer.rest) == (int(status[:3]), rest)
+            name, value = line.split(b": ")
+            if method != b"HEAD" or line != CHUNKED:  # of a coding, HEAD may be silent (RFC 9110 §9.3.2)
+                assert answer.values(name.decode()) == [value]
+            if name != b"Content-Length":
+                assert answer.values("Content-Length") == []
+
+
+async def test_an_empty_chunked_request_stays_one(proxy: RawProxy) -> None:
+    """Rule 10."""
+    request = proxy.request(b"/raw/x", CHUNKED, method=b"POST", body=b"0\r\n\r\n")
+    assert (await proxy.bearward.raw(request)).status == 200
+    seen = proxy.upstream.only_request
+    assert (seen.values("Transfer-Encoding"), seen.values("Content-Length")) == ([b"chunked"], [])
+    assert seen.rest == b"0\r\n\r\n"

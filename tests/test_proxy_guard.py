@@ -1,4 +1,4 @@
-"""Who may ask, and with which method: rules 1, 2, 3 and 7 of a request's crossing."""
+"""Who may ask, and with which method: Rule 1, Rule 2, Rule 3 and Rule 7."""
 
 import socket
 import stat
@@ -9,7 +9,7 @@ import pytest
 from configs import atlas_config
 from harness import Bearward
 from problems import assert_problem
-from rawproxy import ORIGIN, RawProxy
+from rawproxy import ORIGIN, RawProxy, raw_proxy
 from vendors.atlas import Atlas
 from wire import Connection
 
@@ -95,6 +95,11 @@ async def test_no_host(proxy: RawProxy) -> None:
     assert proxy.upstream.requests == []
 
 
+async def test_no_host_in_http_1_0(proxy: RawProxy) -> None:
+    """Rule 1: HTTP/1.0 allows it, but a page's old browser is not to be trusted either."""
+    await proxy.refuses(b"GET /raw/x HTTP/1.0\r\n\r\n")
+
+
 async def test_two_hosts(proxy: RawProxy) -> None:
     for second in (proxy.host, b"hOST: evil.example"):
         assert_problem(await proxy.get(b"/raw/x", second), 400, "bad_request")
@@ -115,6 +120,13 @@ async def test_an_absolute_target_is_routed_by_its_path(proxy: RawProxy) -> None
         ("evil.example", "127.0.0.1:PORT", 421, "host_not_allowed"),
         ("127.0.0.1:PORT", "evil.example", 421, "host_not_allowed"),
         ("127.0.0.1:1", "127.0.0.1:PORT", 421, "host_not_allowed"),
+        ("127.0.0.1", "127.0.0.1:PORT", 421, "host_not_allowed"),
+        ("127.1:PORT", "127.0.0.1:PORT", 421, "host_not_allowed"),
+        ("2130706433:PORT", "127.0.0.1:PORT", 421, "host_not_allowed"),
+        ("localhost.:PORT", "127.0.0.1:PORT", 421, "host_not_allowed"),
+        ("0.0.0.0:PORT", "127.0.0.1:PORT", 421, "host_not_allowed"),
+        ("127.0.0.1:PORT", "", 400, "bad_request"),
+        (":PORT", "127.0.0.1:PORT", 400, "bad_request"),
         ("user@127.0.0.1:PORT", "127.0.0.1:PORT", 400, "bad_request"),
         ("", "127.0.0.1:PORT", 400, "bad_request"),
     ],
@@ -198,12 +210,29 @@ async def test_connect_is_refused_and_the_connection_closed(proxy: RawProxy) -> 
     assert proxy.upstream.requests == []
 
 
+@pytest.mark.parametrize("method", [b"CONNECT", b"TRACE"])
+async def test_a_method_that_is_not_forwarded_is_so_on_every_route(proxy: RawProxy, method: bytes) -> None:
+    """Rule 7: whatever form the target has, and whether or not a route has it."""
+    for target in (b"/raw/x", b"/nowhere", with_port("http://127.0.0.1:PORT/raw/x", proxy), b"*"):
+        answer = await proxy.bearward.raw(proxy.request(target, method=method))
+        assert answer.status in {400, 405}, "TRACE * is no request at all"
+    assert proxy.upstream.requests == []
+
+
 async def test_trace_is_refused(proxy: RawProxy) -> None:
     answer = await proxy.bearward.raw(proxy.request(b"/raw/x", b"X-Mine: 1", method=b"TRACE"))
     assert_problem(answer, 405, "method_not_allowed")
     assert answer.values("Allow"), "a 405 says what is allowed (RFC 9110 §15.5.6)"
     assert b"X-Mine" not in answer.raw
     assert proxy.upstream.requests == []
+
+
+async def test_options_of_the_server_itself_has_the_same_guard(proxy: RawProxy) -> None:
+    """Rule 1 and Rule 2: it is answered to those only who may ask."""
+    answer = await proxy.bearward.raw(proxy.request(b"*", method=b"OPTIONS", host=b"Host: evil.example"))
+    assert_problem(answer, 421, "host_not_allowed")
+    answer = await proxy.bearward.raw(proxy.request(b"*", b"Origin: null", method=b"OPTIONS"))
+    assert_problem(answer, 403, "origin_not_allowed")
 
 
 async def test_options_of_the_server_itself_is_answered_here(proxy: RawProxy) -> None:
@@ -213,22 +242,16 @@ async def test_options_of_the_server_itself_is_answered_here(proxy: RawProxy) ->
     assert proxy.upstream.requests == []
 
 
-@pytest.mark.parametrize(
-    "method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "PURGE", "REPORT", "M-SEARCH"]
-)
+OTHER_METHODS = """GET POST PUT PATCH DELETE OPTIONS PROPFIND PROPPATCH PURGE REPORT M-SEARCH COPY LOCK UNLOCK MKCOL
+MOVE SEARCH BIND REBIND UNBIND ACL MKACTIVITY CHECKOUT MERGE NOTIFY SUBSCRIBE UNSUBSCRIBE MKCALENDAR LINK UNLINK SOURCE
+"""
+
+
+@pytest.mark.parametrize("method", OTHER_METHODS.split())
 async def test_other_methods_cross_as_they_came(proxy: RawProxy, method: str) -> None:
     answer = await proxy.bearward.raw(proxy.request(b"/raw/x", method=method.encode()))
     assert answer.status == 200
     assert proxy.upstream.only_request.start == method.encode() + b" /base/x HTTP/1.1"
-
-
-@pytest.mark.parametrize("version", [b"HTTP/2.0", b"HTTP/0.9"], ids=repr)
-async def test_another_version_of_http_is_refused(proxy: RawProxy, version: bytes) -> None:
-    async with proxy.bearward.connect() as connection:
-        answer = await connection.exchange(b"GET /raw/x " + version + b"\r\n" + proxy.host + b"\r\n\r\n")
-        assert_problem(answer, 505, "version_not_supported")
-        assert await connection.closed() == b""
-    assert proxy.upstream.requests == []
 
 
 async def test_head_crosses(proxy: RawProxy) -> None:
@@ -250,6 +273,29 @@ async def test_a_unix_socket_is_for_its_owner_alone(tmp_path: Path) -> None:
                     request = b"GET /atlas/x HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"
                     assert (await connection.exchange(request)).status == status
         assert not path.exists()
+
+
+async def test_a_required_header(tmp_path: Path) -> None:
+    """`require_header`: no page can send one of its own without a preflight, and none that is not told its name."""
+    async with raw_proxy(tmp_path, require_header="X-Local-Client") as proxy:
+        for line in (b"X-Local-Client: 1", b"x-lOCAL-cLIENT: anything"):
+            assert (await proxy.get(b"/raw/x", line)).status == 200
+        proxy.upstream.reset()
+        unsent = b"Content-Length: 100000"
+        for lines in (
+            [],
+            [unsent],
+            [b"X-Local-Clients: 1"],
+            [b"X-Mark: X-Local-Client"],
+            [b"Connection: X-Local-Client"],
+        ):
+            method = b"POST" if unsent in lines else b"GET"
+            answer = await proxy.bearward.raw(proxy.request(b"/raw/x", *lines, method=method))
+            assert_problem(answer, 403, "header_required")
+            assert b"X-Local-Client" not in answer.raw, "its name is for those who know it"
+        unsent = proxy.request(b"/raw/x", b"Content-Length: 100000", method=b"POST")
+        await proxy.refuses(unsent, 403, "header_required")
+        assert_problem(await proxy.get(b"/nowhere"), 403, "header_required")
 
 
 async def test_listening_beyond_loopback_is_a_config_fault(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What crosses in each direction: rules 10, 11, 12 and 14 of a request's crossing."""
+"""What crosses in each direction: Rule 11, Rule 12 and Rule 14."""
 
 import gzip
 
@@ -141,36 +141,6 @@ async def test_no_client_removes_the_framing(proxy: RawProxy, lines: list[bytes]
     assert proxy.upstream.only_request.values("Content-Length") == [b"%d" % len(body)]
 
 
-@pytest.mark.parametrize("body", [b"", b"x", b"\x00\xff" * 40_000], ids=len)
-async def test_a_length_stays_a_length(proxy: RawProxy, body: bytes) -> None:
-    length = b"Content-Length: %d" % len(body)
-    proxy.upstream.answer = wire.ok(body)
-    answer = await proxy.bearward.raw(proxy.request(b"/raw/x", length, method=b"POST", body=body))
-    for message in (proxy.upstream.only_request, answer):
-        assert message.values("Content-Length") == [b"%d" % len(body)]
-        assert message.values("Transfer-Encoding") == []
-        assert message.rest == body
-
-
-async def test_chunked_stays_chunked(proxy: RawProxy) -> None:
-    chunks = b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n"
-    coding = b"Transfer-Encoding: chunked"
-    proxy.upstream.answer = b"HTTP/1.1 200 OK\r\n" + coding + b"\r\n\r\n" + chunks
-    answer = await proxy.bearward.raw(proxy.request(b"/raw/x", coding, method=b"POST", body=chunks))
-    for message in (proxy.upstream.only_request, answer):
-        assert message.values("Transfer-Encoding") == [b"chunked"]
-        assert message.values("Content-Length") == []
-        assert message.body == b"abcdefg"
-
-
-@pytest.mark.parametrize("method", [b"GET", b"POST", b"DELETE"])
-async def test_no_body_stays_none(proxy: RawProxy, method: bytes) -> None:
-    await proxy.bearward.raw(proxy.request(b"/raw/x", method=method))
-    seen = proxy.upstream.only_request
-    assert seen.values("Content-Length") == []
-    assert seen.values("Transfer-Encoding") == []
-
-
 async def test_headers_of_a_route(proxy: RawProxy) -> None:
     lines = [b"X-Tenant: evil", b"x-tenant: evil", b"X-Internal: 1", b"x-iNTERNAL: 2", b"X-Stays: 1"]
     seen = await proxy.crosses(b"/edited/x", *lines)
@@ -223,6 +193,33 @@ async def test_what_belongs_to_one_connection_does_not_come_back(proxy: RawProxy
     assert dropped.isdisjoint(name.lower() for name, _ in answer.fields)
     assert answer.values("X-Stays") == [b"1"]
     assert answer.body == b"ok"
+
+
+@pytest.mark.parametrize("name", [b"Content-Length", b"Transfer-Encoding"])
+async def test_no_upstream_removes_the_framing(proxy: RawProxy, name: bytes) -> None:
+    """Rule 11: `Connection` cannot name what the message needs (RFC 9110 §7.6.1)."""
+    framing = b"Content-Length: 5" if name == b"Content-Length" else b"Transfer-Encoding: chunked"
+    body = b"hello" if name == b"Content-Length" else b"5\r\nhello\r\n0\r\n\r\n"
+    proxy.upstream.answer = b"\r\n".join([b"HTTP/1.1 200 OK", framing, b"Connection: " + name, b"", body])
+    async with proxy.bearward.connect() as connection:
+        for _ in range(2):
+            answer = await connection.exchange(proxy.request(b"/raw/x"))
+            assert answer.body == b"hello"
+            assert answer.values(name.decode()) == [framing.partition(b": ")[2]]
+
+
+async def test_connections_end_each_for_itself(proxy: RawProxy) -> None:
+    """Rule 11: an upstream that closes does not close the client's connection, nor the other way round."""
+    proxy.upstream.answer = wire.ok(b"ok", b"Connection: close")
+    async with proxy.bearward.connect() as connection:
+        for _ in range(2):
+            answer = await connection.exchange(proxy.request(b"/raw/x"))
+            assert answer.values("Connection") == []
+        proxy.upstream.answer = wire.ok()
+        answer = await connection.exchange(proxy.request(b"/raw/x", b"Connection: close"))
+        assert answer.values("Connection") == [b"close"]
+        assert await connection.closed() == b""
+    assert b"close" not in proxy.upstream.requests[-1].raw
 
 
 async def test_no_upstream_speaks_in_our_name(proxy: RawProxy) -> None:

@@ -1,4 +1,4 @@
-"""Which upstream a target belongs to, and what reaches it: rules 4, 5 and 6 of a request's crossing."""
+"""Which upstream a target belongs to, and what reaches it: Rule 4, Rule 5 and Rule 6."""
 
 import pytest
 
@@ -132,6 +132,7 @@ OTHER_BAD_PATHS = [
     b"/raw/%e0%80%af",
     b"/raw/%e0%80%ae%e0%80%ae/x",
     b"/raw/%f0%80%80%af",
+    b"/raw/%25c0%25af",
     b"/raw/x#fragment",
     b"/raw/x?query#fragment",
     b"/raw#",
@@ -144,9 +145,63 @@ async def test_bad_path(proxy: RawProxy, target: bytes) -> None:
     assert proxy.upstream.requests == []
 
 
-@pytest.mark.parametrize("byte", [b"\x00", b"\x01", b"\t", b"\x0b", b"\x1f", b"\x7f"], ids=repr)
-async def test_raw_control_byte(proxy: RawProxy, byte: bytes) -> None:
-    answer = await proxy.get(b"/raw/a" + byte + b"b")
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/raw/../x", 400, "bad_path"),
+        ("/raw/%2e%2e/x", 400, "bad_path"),
+        ("/raw/x#f", 400, "bad_path"),
+        ("/../raw/x", 400, "bad_path"),
+        ("", 404, "no_route"),
+        ("?/raw/x", 404, "no_route"),
+        ("/rawx", 404, "no_route"),
+    ],
+)
+async def test_the_path_of_an_absolute_target_is_judged_as_any(
+    proxy: RawProxy, path: str, status: int, code: str
+) -> None:
+    """Rule 5: the form of the target is no way around."""
+    target = f"http://127.0.0.1:{proxy.bearward.port}{path}".encode()
+    assert_problem(await proxy.get(target), status, code)
+    assert proxy.upstream.requests == []
+
+
+@pytest.mark.parametrize("path", ["/raw/a%41b//c?x=%zz;y", "/raw?x", "/raw/http://evil.example/"])
+async def test_an_absolute_target_crosses_byte_for_byte(proxy: RawProxy, path: str) -> None:
+    """Rule 4: in origin-form (RFC 9112 §3.2.1)."""
+    seen = await proxy.crosses(f"http://127.0.0.1:{proxy.bearward.port}{path}".encode())
+    assert seen.target == path.replace("/raw", "/base", 1).encode()
+
+
+async def test_no_target_names_an_upstream(proxy: RawProxy) -> None:
+    """Rule 6: not even the route's own one."""
+    target = b"http://" + proxy.upstream.host + b"/raw/x"
+    assert_problem(await proxy.get(target), 421, "host_not_allowed")
+    assert_problem(await proxy.get(b"//" + proxy.upstream.host + b"/raw/x"), 404, "no_route")
+    assert proxy.upstream.requests == []
+
+
+async def test_raw_bytes_beyond_ascii(proxy: RawProxy) -> None:
+    """Rule 4: they are no valid target (RFC 3986 §2); where they cross at all, then byte for byte."""
+    target = "/raw/ü?ü".encode()
+    answer = await proxy.get(target)
+    if answer.status == 200:
+        assert proxy.upstream.only_request.target == target.replace(b"/raw", b"/base")
+    else:
+        assert answer.status == 400
+        assert proxy.upstream.requests == []
+
+
+RAW_BYTES = [
+    *(b"/raw/a" + byte + b"b" for byte in (b"\x00", b"\x01", b"\t", b"\x0b", b"\x1f", b"\x7f")),
+    *(b"/raw/\xc0\xaf", b"/raw/\xc0\xae\xc0\xae/x", b"/raw/\xe0\x80\xaf", b"/raw/%c0\xaf", b"/raw/\xc0%af"),
+]
+
+
+@pytest.mark.parametrize("target", RAW_BYTES, ids=repr)
+async def test_a_raw_byte_that_belongs_into_no_path(proxy: RawProxy, target: bytes) -> None:
+    """Rule 5: control bytes, and overlong UTF-8 of which a part or all is not encoded."""
+    answer = await proxy.get(target)
     assert (answer.status, answer.values("Bearward-Error")) in [(400, [b"bad_path"]), (400, [b"bad_request"])]
     assert proxy.upstream.requests == []
 

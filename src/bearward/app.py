@@ -8,9 +8,11 @@ were and the numbers of routes that stay; what a request began with, it ends wit
 import asyncio
 import contextlib
 import re
+import resource
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
@@ -54,6 +56,8 @@ class App:
         self._observers = list(observers)
         self._access = access
         self._ends = contextlib.AsyncExitStack()
+        self._former: dict[asyncio.Task[None], TokenSource] = {}
+        """Each waits for the last request of a route's path that was replaced, whose tokens are from there."""
         self._retiring: set[asyncio.Task[None]] = set()
         self.listen = settings.listen
         self.admin = settings.admin
@@ -81,7 +85,8 @@ class App:
             self.admin = bound(self._settings.admin, admin_socket)
             self._fetcher = Fetcher(self._settings.egress_proxy)
             ends.push_async_callback(self._fetcher.close)
-            self._pools = Pools(self._settings.limits, self._settings.egress_proxy)
+            self._settings = settings = _fitting(self._settings)
+            self._pools = Pools(settings.limits, settings.egress_proxy)
             ends.callback(lambda: self._pools.close())
             self.state.routes = self._routes(self._settings, self._pools)
             self._port = DataPort(self._handler(self._settings), self._settings.limits, self._observe)
@@ -102,7 +107,8 @@ class App:
 
         Raises `TlsFilesError`; nothing has changed then.
         """
-        paths, sources = [path for path, _ in self.state.routes.values()], self.state.sources
+        settings = _fitting(settings)
+        former, sources = self.state.routes, self.state.sources
         pools = Pools(settings.limits, settings.egress_proxy)
         self._access, before = access, self._access
         try:
@@ -117,12 +123,8 @@ class App:
         for source in self.state.sources:
             if source not in sources:
                 source.start()
-        self._pools.close()
-        self._pools = pools
-        gone = [source for source in sources if source not in self.state.sources]
-        task = asyncio.create_task(_retire(paths, gone), name="end of what the last config had")
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        last, self._pools = self._pools, pools
+        self._retire(former.values(), last, [source for source in sources if source not in self.state.sources])
         self.metrics.config_read(ok=True)
         self._observe(events.ConfigApplied(len(routes)))
 
@@ -135,6 +137,26 @@ class App:
         """Tells that another config was read and is at fault."""
         self.metrics.config_read(ok=False)
         self._observe(events.ConfigRefused(faults, first))
+
+    def _retire(
+        self, former: Iterable[tuple[RoutePath, TokenSource]], pools: Pools, gone: Iterable[TokenSource]
+    ) -> None:
+        """Ends what was replaced: idle connections now, the rest once no request needs it any more."""
+        unused = {asyncio.create_task(path.unused(), name="end of a route's path"): source for path, source in former}
+        self._former |= unused
+        for task in unused:
+            task.add_done_callback(self._former.pop)
+        for path, _ in former:
+            path.pool.close()
+        self._end_after(unused, _close(pools))
+        for source in gone:
+            # The paths of configs before the last one too: what they began may have its tokens from there.
+            self._end_after([task for task, of in self._former.items() if of is source], source.close())
+
+    def _end_after(self, unused: Iterable[asyncio.Task[None]], end: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(_after(unused, end), name="end of what the last config had")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
     def _observe(self, event: events.Event) -> None:
         for observer in self._observers:
@@ -176,8 +198,9 @@ class App:
         await web.SockSite(runner, listening).start()
 
     def _handler(self, settings: Settings) -> Handler:
-        # A name without a port means the listener's, which the system may just have chosen.
-        hosts = [re.sub(":0$", f":{self.listen.port}", host) for host in settings.allowed_hosts]
+        # A name without a port means the listener's: the system may have chosen it, or a new one wait for a restart.
+        written, real = f":{settings.listen.port}$", f":{self.listen.port}"
+        hosts = [re.sub(written, real, host) for host in settings.allowed_hosts]
         guard = Guard(self.listen, hosts, settings.allowed_origins)
         paths = {prefix: path for prefix, (path, _) in self.state.routes.items()}
         return Handler(guard, paths, require_header=settings.require_header, trailer_bytes=settings.limits.header_bytes)
@@ -205,17 +228,26 @@ def token_sources(
     return sources
 
 
+def _fitting(settings: Settings) -> Settings:
+    """The limits as far as the system allows."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return replace(settings, limits=settings.limits.fitting(descriptors))
+
+
 def _label(settings: Settings, route: Route) -> str:
     if settings.credentials[route.credential].is_relative:
         return f"{route.credential}@{route.upstream.host_and_port}"
     return route.credential
 
 
-async def _retire(paths: Sequence[RoutePath], sources: Sequence[TokenSource]) -> None:
-    """Ends sources once no request has their tokens any more."""
-    for path in paths:
-        await path.unused()
-    await asyncio.gather(*(source.close() for source in sources))
+async def _after(unused: Iterable[asyncio.Task[None]], end: Coroutine[Any, Any, None]) -> None:
+    await asyncio.gather(*unused)
+    await end
+
+
+async def _close(pools: Pools) -> None:
+    """A request that has no connection yet may still need their lookups."""
+    pools.close()
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -10,10 +10,13 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from .app import AccessLog, App, TlsFilesError, event_loop
 from .config import ConfigError, Settings
 from .config.apart import Reading
 from .errors import os_reason
+from .events import place_of
 from .ops.access import access_log
 from .ops.logs import EventLog, open_log
 from .ops.welcome import welcome
@@ -38,8 +41,7 @@ def _raise_file_limit() -> None:
 
 
 async def _serve(settings: Settings, config: Path) -> None:
-    stopping, reloading = watch_signals(), asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloading.set)
+    stopping, reloading = watch_signals(), _watch_for_reload()
     log, access = _open_logs(settings)
     something_happened = asyncio.Event()
     app = App(settings, [EventLog(log), lambda _event: something_happened.set()], access)
@@ -53,8 +55,9 @@ async def _serve(settings: Settings, config: Path) -> None:
             # What is alive now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
-            await _first(stopping.wait(), _reload(app, config, reloading))
+            await _first(stopping.wait(), _reload(app, config, settings, reloading))
     finally:
+        log = structlog.get_logger()  # as the config in force has it
         log.info("stopping")
         await app.stop()
         log.info("stopped")
@@ -67,19 +70,31 @@ def _open_logs(settings: Settings) -> tuple[Any, AccessLog | None]:
     return log, access_log(settings.log.access, settings.log.format)
 
 
-async def _reload(app: App, config: Path, reloading: asyncio.Event) -> None:
+async def _reload(app: App, config: Path, first: Settings, reloading: asyncio.Event) -> None:
     """Puts the config in force again whenever it is asked for; one at fault changes nothing."""
     while True:
         await reloading.wait()
         reloading.clear()
         try:
-            settings = await asyncio.to_thread(Reading(config).settings)
+            settings = await _read_again(config)
             log, access = _open_logs(settings)
             app.apply(settings, [EventLog(log)], access)
+            if (settings.listen, settings.admin) != (first.listen, first.admin):
+                log.warning("other addresses need a restart", listen=str(settings.listen), admin=str(settings.admin))
         except ConfigError as error:
             app.refuse(len(error.faults), error.faults[0].headline)
         except (TlsFilesError, OSError) as error:
             app.refuse(1, f"{config}: {os_reason(error) if isinstance(error, OSError) else error}")
+        except Exception as error:  # whatever it is, what serves goes on
+            app.refuse(1, f"{config}: {place_of(error)}")
+
+
+async def _read_again(config: Path) -> Settings:
+    reading = await asyncio.to_thread(Reading, config)
+    try:
+        return await asyncio.to_thread(reading.settings)
+    finally:
+        reading.end()
 
 
 async def _until_started(app: App, something_happened: asyncio.Event) -> None:
@@ -100,6 +115,18 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody has to read it
         print(text, flush=True)  # noqa: T201
+
+
+def _watch_for_reload() -> asyncio.Event:
+    """An event that SIGHUP sets. The loop's own handler would leave a SIGHUP after its end to kill the process."""
+    loop, reloading = asyncio.get_running_loop(), asyncio.Event()
+
+    def reload(*_: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(reloading.set)
+
+    signal.signal(signal.SIGHUP, reload)
+    return reloading
 
 
 def watch_signals() -> asyncio.Event:

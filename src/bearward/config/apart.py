@@ -40,6 +40,11 @@ class Reading:
             return read
         raise ConfigError(read)
 
+    def end(self) -> None:
+        """Ends the reading, if it has not ended: nobody waits for it any more."""
+        if self._process.poll() is None:
+            self._process.kill()
+
 
 def _main() -> None:
     from .loading import read_config

@@ -9,7 +9,9 @@ FREE_EXCESS: Final = 16
 """What a chunk may cost beside twice its data before it counts as excess: tiny chunks are no attack by themselves."""
 MOST_EXCESS: Final = 16 << 10
 
-_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t !-~\x80-\xff]*)?")
+# Fifteen digits: more would not fit into what others count with. An extension has a name (RFC 9112 §7.1.1).
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t ]*[!#$%&'*+.^_`|~0-9A-Za-z-][\t !-~\x80-\xff]*)?")
+_SIZE_BEGUN: Final = re.compile(rb"(?:[0-9A-Fa-f]{1,15}(?:;[\t !-~\x80-\xff]*)?)?\r?")
 _TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t !-~\x80-\xff]*")
 _LINE_END: Final = b"\r\n"
 
@@ -61,6 +63,8 @@ class ChunkedDecoder:
             raise MalformedError("a chunk's line is too long")
         if b"\n" in part or b"\r" in part[:-1] or (self._line == self._data_end and part not in {b"", b"\r"}):
             raise MalformedError("a line does not end with CR LF")
+        if self._line == self._size_line and _SIZE_BEGUN.fullmatch(part) is None:
+            raise MalformedError("a chunk's size is malformed")
         self._held = part
 
     def _size_line(self, line: bytes) -> None:

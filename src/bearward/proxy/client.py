@@ -8,6 +8,7 @@ A head is judged when all of it is here; what is pipelined behind a request stay
 """
 
 import asyncio
+import re
 import select
 import socket
 import struct
@@ -28,6 +29,7 @@ HOLD_BYTES: Final = 64 << 10
 """How much may wait behind a request before the client is no longer read."""
 LINGER: Final = 2.0
 """For how long what a refused client still sends is thrown away, so that it can read the answer (RFC 9112 §9.6)."""
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 LOOK_AFTER: Final = 0.5
 """How often a client that is not read is looked at: it may have left."""
 
@@ -106,8 +108,9 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         if not self._port.entered(self):
-            problem = ProblemError("overloaded", "There are too many connections at the moment.", close=True)
-            self._refuse(problem, None)
+            if not self._is_closing:
+                problem = ProblemError("overloaded", "There are too many connections at the moment.", close=True)
+                self._refuse(problem, None)
             return
         self._port.waits(self)
         self._deadline.set(self._port.limits.header_timeout)
@@ -148,8 +151,10 @@ class ClientConnection(asyncio.Protocol):
         elif self._request is not None:
             self._watch_body()
             self._request.on_client_writable(is_writable=True)
-        elif self._held:
-            self._advance()
+        else:
+            self.go_on()
+            if self._held:
+                self._advance()
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -168,12 +173,14 @@ class ClientConnection(asyncio.Protocol):
                     break
         finally:
             self._is_advancing = False
+        if len(self._held) > HOLD_BYTES and self._is_full:
+            self.hold()
 
     def _read_head(self) -> bool:
         """Reads one head and begins with its request; whether there was one."""
         held = self._held
-        while held.startswith(b"\r\n"):  # RFC 9112 §2.2: left over from an old client's last body
-            held = held[2:]
+        if held.startswith(b"\r\n"):  # RFC 9112 §2.2: left over from an old client's last body
+            held = _EMPTY_LINES.sub(b"", held, count=1)
         most = self._port.limits.header_bytes
         end = held.find(HEAD_END) + 4
         try:
@@ -282,12 +289,8 @@ class ClientConnection(asyncio.Protocol):
     def break_off(self, *, is_http10: bool) -> None:
         """Ends an answer that is not whole so that this shows: no last chunk, too few bytes, else a reset."""
         self._request = self._body = None
-        if is_http10:
-            # Closing is the end of an HTTP/1.0 answer; only a reset says that it broke off.
-            connection: socket.socket = self._transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self._is_closing = True
-            self._transport.abort()
+        if is_http10:  # closing is the end of such an answer; only a reset says that it broke off
+            self._reset()
         else:
             self._close(linger=False)
 
@@ -348,11 +351,18 @@ class ClientConnection(asyncio.Protocol):
         request, self._request, self._body = self._request, None, None
         self._stop_looking()
         if request is not None:
-            self._is_closing = True
             request.on_client_left()
-            self._transport.abort()
+            self._reset()
         elif not self._is_closing:
             self._close(linger=False)
+
+    def _reset(self) -> None:
+        """Closes at once, and so that nobody takes it for an answer's end."""
+        self._is_closing = True
+        if not self._transport.is_closing():
+            connection: socket.socket = self._transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
 
     def _out_of_time(self) -> None:
         if self._is_closing:

@@ -135,8 +135,18 @@ class Crossing:
     """One request on its way through one route."""
 
     __slots__ = (
-        *("_asked", "_client", "_code", "_connection", "_ends", "_framing", "_head", "_held_back", "_is_chunked"),
-        *("_is_done", "_is_head_sent", "_is_resent", "_keep_alive", "_keeper", "_origin", "_path", "_received"),
+        *("_asked", "_client", "_code", "_connection", "_framing", "_head", "_held_back", "_is_chunked"),
+        *(
+            "_is_done",
+            "_is_head_sent",
+            "_is_odd",
+            "_is_resent",
+            "_keep_alive",
+            "_keeper",
+            "_origin",
+            "_path",
+            "_received",
+        ),
         *("_replayed", "_started", "_target", "_task", "_token", "_token_seconds", "body", "idle_timeout"),
     )
 
@@ -169,7 +179,9 @@ class Crossing:
         self._is_resent = self._replayed = False
         self._is_head_sent = self._is_done = False
         self._is_chunked = False
-        self._keep_alive = head.keep_alive
+        # A body where others expect none: what follows might be read as a request of its own (RFC 9110 §9.3.1).
+        self._is_odd = self.body is not None and head.method in {b"GET", b"HEAD"}
+        self._keep_alive = head.keep_alive and not self._is_odd
         self._code, self._origin = 499, "proxy"
         self._received = 0
         self._started = time.perf_counter()
@@ -183,11 +195,11 @@ class Crossing:
         token = self._keeper.current()
         connection = None if token is None else self._path.pool.idle()
         if token is None or connection is None:
-            self._wait(self._get_ready(token))
+            self._wait(self._get_ready, token)
         else:
             self._ask(token, connection)
 
-    async def _get_ready(self, token: Token | None, *, afresh: bool = False) -> None:
+    async def _get_ready(self, token: Token | None, afresh: bool = False) -> None:
         path = self._path
         if token is None:
             began = time.perf_counter()
@@ -205,13 +217,14 @@ class Crossing:
         route, body = self._path.route, self.body
         self._token, self._connection = token, connection
         self._asked = time.perf_counter()
-        head = self._path.rules.head(self._head, self._target, self._framing, token.header_value)
+        head = self._path.rules.head(self._head, self._target, self._framing, token.header_value.encode())
         connection.ask(
             self,
             head,
             b"" if body is None else body.send_to(connection),
             is_to_head=self._head.method == b"HEAD",
             is_chunked=self._head.is_chunked,
+            is_last_request=self._is_odd,
             is_last=body is None or body.is_whole,
             response_timeout=route.response_timeout,
             idle_timeout=route.idle_timeout,
@@ -267,7 +280,7 @@ class Crossing:
         ):
             # A kept connection that its server closed just now: RFC 9112 §9.3.1 lets these go out once more.
             self._is_resent = True
-            self._wait(self._get_ready(self._token, afresh=True))
+            self._wait(self._get_ready, self._token, True)
             return
         self._fail(problem)
 
@@ -303,7 +316,7 @@ class Crossing:
             self._held_back = head, data, is_whole
             if self._connection is not None:
                 self._connection.hold()
-            self._wait(self._replace_token())
+            self._wait(self._replace_token)
             return
         if self._token is not None:
             self._keeper.reject(self._token)
@@ -361,7 +374,7 @@ class Crossing:
     def _switch(self, head: AnswerHead, data: bytes) -> None:
         """Opens the tunnel, where the protocol is one that was asked for (RFC 9110 §7.8)."""
         connection, asked = self._connection, self._head.upgrades if self.body is None else []
-        protocols = head.options(b"upgrade")
+        protocols = head.members(b"upgrade")
         if connection is None or not asked or not protocols or not set(protocols) <= set(asked):
             self._leave_connection()
             self._fail(ProblemError("upstream_protocol", "The upstream switched to a protocol that was not asked for."))
@@ -383,13 +396,13 @@ class Crossing:
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _wait(self, step: Coroutine[Any, Any, None]) -> None:
+    def _wait(self, step: Callable[..., Coroutine[Any, Any, None]], *what: Any) -> None:
         """Takes the next step in a task, for it has to wait."""
-        self._task = asyncio.create_task(self._guarded(step), name=f"request of {self._path.route.prefix}")
+        self._task = asyncio.create_task(self._guarded(step, *what), name=f"request of {self._path.route.prefix}")
 
-    async def _guarded(self, step: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, step: Callable[..., Coroutine[Any, Any, None]], *what: Any) -> None:
         try:
-            await step
+            await step(*what)
         except ProblemError as problem:
             self._fail(problem)
         except Exception as error:

@@ -40,11 +40,18 @@ class Deadline:
         self._handle = self._loop.call_at(at, self._look)
 
     def _look(self) -> None:
+        """A loop that was held up runs its timers before it reads: so what came meanwhile is read first."""
         self._handle, self._fires_at = None, inf
-        if self._at == inf:
-            return
-        if self._loop.time() < self._at:
+        if self._loop.time() < self._at < inf:
             self._arm(self._at)
-        else:
+        elif self._at < inf:
+            self._fires_at = self._at
+            self._handle = self._loop.call_later(0, self._judge)
+
+    def _judge(self) -> None:
+        self._handle, self._fires_at = None, inf
+        if self._loop.time() < self._at < inf:
+            self._arm(self._at)
+        elif self._at < inf:
             self._at = inf
             self._passed()

@@ -7,8 +7,7 @@ makes of odd spellings. What is matched here is what is sent: nothing is ever no
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from ..address import Address, is_loopback
 from ..errors import ProblemError
@@ -21,8 +20,7 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.~!$&'()*+,;=%-]+)(?::(\d{1,5}))?"
 _ABSOLUTE = re.compile(rb"(?i)http://([^/?#]*)([^#]*)")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Target:
+class Target(NamedTuple):
     """A request target's parts, bytes as they came. `query` starts with its `?`, or is empty."""
 
     authority: bytes | None

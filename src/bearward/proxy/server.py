@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Final
 
 from .. import events
 from .client import ClientConnection
@@ -9,6 +10,9 @@ from .crossing import Crossing
 from .handler import Handler
 from .limits import Limits
 from .messages import RequestHead
+
+REFUSALS: Final = 32
+"""How many connections beyond the limit may be about to read why they are refused."""
 
 
 class DataPort:
@@ -35,15 +39,17 @@ class DataPort:
         return self.handler.admit(head, connection, is_draining=self.is_draining)
 
     def entered(self, connection: ClientConnection) -> bool:
-        """A new connection; whether there is room for it. One that only waits makes room."""
-        if len(self._all) >= self.limits.connections:
-            if not self._waiting:
-                return False
+        """A new connection; whether there is room for it. The one that has waited longest makes room."""
+        room = self.limits.connections - len(self._all)
+        if room <= 0 and self._waiting:
             longest = next(iter(self._waiting))
             longest.abort()
             self.left(longest)
+            room += 1
         self._all.add(connection)
-        return True
+        if room <= -REFUSALS:
+            connection.abort()
+        return room > 0
 
     def left(self, connection: ClientConnection) -> None:
         self._all.discard(connection)
@@ -53,6 +59,7 @@ class DataPort:
 
     def waits(self, connection: ClientConnection) -> None:
         """No request is in progress on it."""
+        self._waiting.pop(connection, None)
         self._waiting[connection] = None
 
     def works(self, connection: ClientConnection) -> None:

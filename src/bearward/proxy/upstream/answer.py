@@ -75,18 +75,16 @@ class AnswerReader:
             if head.status >= 200 or head.status == 101:
                 self._begin_body(head)
                 return data
-            self.informational.append(head)
             self._count += 1
             if self._count > MOST_INFORMATIONAL:
                 raise MalformedError("there is no end of informational answers")
+            self.informational.append(head)
         if len(data) > self._most or data.count(b"\n") != data.count(b"\r\n"):
             raise MalformedError("the head is too large, or its lines do not end with CR LF")
         self._held = data
         return b""
 
     def _begin_body(self, head: AnswerHead) -> None:
-        if head.status > 599 or head.status < 100:
-            raise MalformedError("there is no such status")
         self.head = head
         if head.status == 101:
             self.is_until_close = True

@@ -54,7 +54,16 @@ class UpstreamConnection(asyncio.Protocol):
     """A connection. It belongs to its pool while it is idle, and to one asker during an exchange."""
 
     __slots__ = (
-        *("_asker", "_deadline", "_idle_timeout", "_is_chunked", "_is_head_told", "_is_paused", "_is_sent"),
+        *(
+            "_asker",
+            "_deadline",
+            "_idle_timeout",
+            "_is_chunked",
+            "_is_head_told",
+            "_is_last_request",
+            "_is_paused",
+            "_is_sent",
+        ),
         *("_owner", "_reader", "_response_timeout", "_transport", "_tunnel", "is_closed", "is_reused", "opened_at"),
     )
 
@@ -68,6 +77,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._tunnel: Tunnel | None = None
         self._response_timeout = self._idle_timeout = 0.0
         self._is_chunked = False
+        self._is_last_request = False
         self._is_sent = True
         self._is_head_told = False
         self._is_paused = False
@@ -85,10 +95,15 @@ class UpstreamConnection(asyncio.Protocol):
         is_to_head: bool,
         is_chunked: bool,
         is_last: bool,
+        is_last_request: bool,
         response_timeout: float,
         idle_timeout: float,
     ) -> None:
-        """Sends a request: its head, and what is here of its body; unless that is the last, `send_body` follows."""
+        """Sends a request: its head, and what is here of its body; unless that is the last, `send_body` follows.
+
+        After one with `is_last_request` the connection is not used again.
+        """
+        self._is_last_request = is_last_request
         self._asker = asker
         self._reader = AnswerReader(is_to_head=is_to_head, header_bytes=self._owner.header_bytes)
         self._response_timeout, self._idle_timeout = response_timeout, idle_timeout
@@ -233,7 +248,8 @@ class UpstreamConnection(asyncio.Protocol):
         """The answer is whole. The connection is free again, if nothing speaks against it."""
         head = reader.head
         self._asker = self._reader = None
-        if self._is_sent and head is not None and head.keep_alive and not reader.has_surplus and not self._is_paused:
+        is_good = head is not None and head.keep_alive and not reader.has_surplus
+        if is_good and self._is_sent and not self._is_paused and not self._is_last_request:
             self.is_reused = True
             self._deadline.set(IDLE)
             self._owner.freed(self)

@@ -7,6 +7,7 @@ served.
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from ...egress import EgressProxy
@@ -24,11 +25,12 @@ MOST_AGE: Final = 300.0
 class Pool:
     """The connections to one upstream: scheme, host, port and TLS settings."""
 
-    def __init__(self, upstream: Upstream, dialer: Dialer, limits: Limits) -> None:
+    def __init__(self, upstream: Upstream, dialer: Dialer, limits: Limits, make_room: Callable[[], None]) -> None:
         self.host = upstream.host_and_port
         self.header_bytes = limits.header_bytes
         self._dialer = dialer
         self._most = limits.upstream_connections
+        self._make_room_elsewhere = make_room
         self._loop = asyncio.get_running_loop()
         self._open: set[UpstreamConnection] = set()
         self._idle: list[UpstreamConnection] = []
@@ -45,7 +47,7 @@ class Pool:
 
         Waits `seconds` at most for room, and as long for the connection. Raises `ProblemError` (502, 503, 504).
         """
-        while len(self._open) + self._opening >= self._most:
+        while self.size >= self._most:
             freed = await self._wait_for_room(seconds)
             if freed is None:
                 break
@@ -53,6 +55,7 @@ class Pool:
                 return freed
         else:
             self._opening += 1
+        self._make_room_elsewhere()
         try:
             connection = await self._dialer.connect(lambda: UpstreamConnection(self, self._loop), seconds)
         except BaseException:
@@ -102,6 +105,18 @@ class Pool:
             self._open.discard(connection)
             self._make_room()
 
+    @property
+    def size(self) -> int:
+        """How many connections there are, those included that are being opened."""
+        return len(self._open) + self._opening
+
+    def drop_idle(self) -> bool:
+        """Closes the connection that has been idle longest; whether there was one."""
+        if self._idle:
+            self._idle[0].abort()
+            return True
+        return False
+
     def close(self) -> None:
         """Closes what is idle now, and the rest as it becomes so."""
         self._is_closed = True
@@ -109,7 +124,7 @@ class Pool:
             connection.abort()
 
     def _make_room(self) -> None:
-        if len(self._open) + self._opening < self._most and self._hand_on(None):
+        if self.size < self._most and self._hand_on(None):
             self._opening += 1
 
     def _hand_on(self, connection: UpstreamConnection | None) -> bool:
@@ -136,8 +151,14 @@ class Pools:
         pool = self._pools.get(key)
         if pool is None:
             dialer = Dialer(upstream, tls, self._egress, self._names)
-            pool = self._pools[key] = Pool(upstream, dialer, self._limits)
+            pool = self._pools[key] = Pool(upstream, dialer, self._limits, self._make_room)
         return pool
+
+    def _make_room(self) -> None:
+        """Each client's request needs one connection; idle ones beyond that give way."""
+        excess = sum(pool.size for pool in self._pools.values()) - self._limits.connections
+        if excess > 0:
+            any(pool.drop_idle() for pool in self._pools.values())
 
     def close(self) -> None:
         for pool in self._pools.values():
