@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint test check demo clean
+.PHONY: help install lint test check fuzz bench demo clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +27,13 @@ test: install ## pytest; more arguments: make test ARGS="-k token"
 	$(BIN)/pytest $(ARGS)
 
 check: lint test ## lint, then test
+
+fuzz: SCENES ?= 50000
+fuzz: install ## misbehaving clients and upstreams, other ones in each run; as many: make fuzz SCENES=1000
+	BEARWARD_FUZZ=$(SCENES) $(BIN)/pytest tests/test_fuzz.py
+
+bench: install ## bearward beside other proxies, as a table (needs wrk and nginx); two: make bench ARGS="--peers envoy,bearward"
+	$(BIN)/python bench/run.py $(ARGS)
 
 demo: install ## an identity provider, two data centers and bearward between them
 	$(BIN)/bearward demo

@@ -30,6 +30,7 @@ Samples = dict[str, dict[str, list[float]]]
 
 SMALL = "small request: µs of processor time"
 DOWN = "answer of 1 MiB: ms of processor time for each MiB"
+CHUNKED = "chunked answer of 1 MiB: ms of processor time for each MiB"
 UP = "upload of 1 MiB: ms of processor time for each MiB"
 LATENCY = "added median latency, one connection: µs"
 READY = "start to the first answered request: ms"
@@ -128,6 +129,7 @@ def _under_load(
     rows: dict[str, Callable[[Server], float]] = {
         SMALL: lambda server: _processor_time(server, "small", 32, seconds) * 1e6,
         DOWN: lambda server: _processor_time(server, "files/mib", 4, seconds) * 1e3,
+        CHUNKED: lambda server: _processor_time(server, "chunked", 4, seconds) * 1e3,
         UP: lambda server: _processor_time(server, "upload", 4, seconds, MIB) * 1e3,
     }
     with ExitStack() as running_peers:
@@ -210,7 +212,7 @@ def _receive(server: Server, path: str) -> int:
 def _table(samples: Samples, names: Sequence[str]) -> list[str]:
     versus = BEARWARD.name in names and "Envoy" in names
     lines = [["", *names, *(["bearward / Envoy"] if versus else [])]]
-    order = (SMALL, DOWN, UP, LATENCY, READY, RSS, PSS, IDLE)
+    order = (SMALL, DOWN, CHUNKED, UP, LATENCY, READY, RSS, PSS, IDLE)
     for row in (*order, *(row for row in samples if row not in order)):
         by_peer = samples[row]
         cells = [_figure(statistics.median(by_peer[name])) for name in names]
@@ -250,7 +252,7 @@ def _conditions(arguments: argparse.Namespace, peers: Sequence[Peer]) -> str:
         loop = "asyncio (uvloop is not here)"
     return (
         f"Medians of {arguments.rounds} rounds of {arguments.duration:g} s, {os.cpu_count()} processors. "
-        f"bearward on Python {platform.python_version()}, aiohttp {metadata.version('aiohttp')}, {loop}. "
+        f"bearward on Python {platform.python_version()}, httptools {metadata.version('httptools')}, {loop}. "
         f"Peers: {', '.join(peer.name + ' ' + peer.version() for peer in peers if peer is not BEARWARD)}."
     )
 

@@ -19,9 +19,9 @@ import yaml
 
 import bearward
 from bearward import cli
-from bearward.app import DRAIN_TIMEOUT
 from bearward.config.presets import presets
 from bearward.demo.play import LIFETIME
+from bearward.proxy.limits import Limits
 from bearward.tokens import session
 from bearward.tokens.credential import Credential
 from configs import references
@@ -105,7 +105,7 @@ async def make(stage: Stage, command: Command) -> None:
     (needs,) = re.findall(rf"^{target}:(.*?)##", (ROOT / "Makefile").read_text(), re.MULTILINE)
     ci = (ROOT / ".ci" / "run").read_text()
     done = {word for line in re.findall(r"\bmake --silent (.*)$", ci, re.MULTILINE) for word in line.split()}
-    done |= {"test"} if re.search(r"/pytest$", ci, re.MULTILINE) else set()
+    done |= {"test"} if re.search(r"/pytest \| tee ", ci) else set()
     assert target in done or set(needs.split()) <= done
 
 
@@ -129,7 +129,7 @@ async def docker_run(stage: Stage, command: Command) -> None:
     parser.add_argument("image")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     asked = parser.parse_args(shlex.split(command.text.replace("$PWD", str(folder)))[2:])
-    assert asked.stop_timeout > DRAIN_TIMEOUT + TOKEN_TIMEOUT + session.LOGOUT_TIMEOUT
+    assert asked.stop_timeout > Limits().drain_timeout + TOKEN_TIMEOUT + session.LOGOUT_TIMEOUT
     assert asked.image in next(command.text for command in stage.document.commands if "docker build" in command.text)
     root = stage.folder / "root"
     for volume in asked.volume:

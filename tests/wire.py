@@ -1,6 +1,8 @@
 """HTTP/1.1 as bytes: a client and an upstream that send exactly what they are told and keep exactly what comes."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -139,6 +141,12 @@ class Connection:
         """Hand `data` to the kernel."""
         self.writer.write(data)
         await self.writer.drain()
+
+    def reset(self) -> None:
+        """Leave at once and by RST, whatever is still unsent."""
+        own = self.writer.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
 
     async def exchange(self, request: bytes, *, to_head: bool = False) -> Message:
         """Send one request and read its answer."""

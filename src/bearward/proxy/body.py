@@ -40,7 +40,7 @@ class RequestBody:
         rest = b""
         if self._decoder is not None:
             try:
-                data = self._decoder.feed(data)
+                data = b"".join(self._decoder.feed(data))
             except MalformedError:
                 raise bad_request() from None
             if self._decoder.is_done:

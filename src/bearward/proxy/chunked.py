@@ -20,6 +20,14 @@ class MalformedError(Exception):
     """What came is not what HTTP/1.1 says; its text says what is wrong, without a byte of it."""
 
 
+def chunk(pieces: list[bytes], *, is_last: bool) -> list[bytes]:
+    """The pieces as one chunk; the last chunk follows where `is_last`."""
+    framed = [b"%x\r\n" % sum(map(len, pieces)), *pieces, b"\r\n"] if pieces else []
+    if is_last:
+        framed.append(b"0\r\n\r\n")
+    return framed
+
+
 class ChunkedDecoder:
     """Takes one body apart. Extensions and trailers are checked, bounded and forgotten."""
 
@@ -33,8 +41,8 @@ class ChunkedDecoder:
         self._excess = 0
         self._trailer_bytes = trailer_bytes
 
-    def feed(self, data: bytes) -> bytes:
-        """The body's bytes in `data`. Raises `MalformedError`."""
+    def feed(self, data: bytes) -> list[bytes]:
+        """The body's bytes in `data`, in pieces as they stood. Raises `MalformedError`."""
         if self._held:
             data, self._held = self._held + data, b""
         found: list[bytes] = []
@@ -43,7 +51,7 @@ class ChunkedDecoder:
             if self._left:
                 piece = data[at : at + self._left]
                 if not piece:
-                    return b"".join(found)
+                    return found
                 found.append(piece)
                 at += len(piece)
                 self._left -= len(piece)
@@ -51,11 +59,11 @@ class ChunkedDecoder:
             end = data.find(_LINE_END, at)
             if end < 0:
                 self._hold(data[at:])
-                return b"".join(found)
+                return found
             self._line(data[at:end])
             at = end + 2
         self.rest = data[at:]
-        return b"".join(found)
+        return found
 
     def _hold(self, part: bytes) -> None:
         """Keeps a line that has no end yet."""

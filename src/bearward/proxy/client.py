@@ -29,9 +29,11 @@ HOLD_BYTES: Final = 64 << 10
 """How much may wait behind a request before the client is no longer read."""
 LINGER: Final = 2.0
 """For how long what a refused client still sends is thrown away, so that it can read the answer (RFC 9112 §9.6)."""
-_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
+COPY_BYTES: Final = 16 << 10
+"""Up to this, putting pieces together costs less than writing them one by one."""
 LOOK_AFTER: Final = 0.5
 """How often a client that is not read is looked at: it may have left."""
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 
 
 class Request(Protocol):
@@ -250,8 +252,12 @@ class ClientConnection(asyncio.Protocol):
 
     # ── what a request does ──────────────────────────────────────────────────────────────────────────────────
 
-    def write(self, data: bytes) -> None:
-        self._transport.write(data)
+    def write(self, *data: bytes) -> None:
+        """Writes all of it at once."""
+        if len(data) == 1 or sum(map(len, data)) <= COPY_BYTES:
+            self._transport.write(b"".join(data))
+        else:
+            self._transport.writelines(data)
 
     def hold(self) -> None:
         """Reads no more for now, but still sees whether the client leaves."""
@@ -352,7 +358,7 @@ class ClientConnection(asyncio.Protocol):
         self._stop_looking()
         if request is not None:
             request.on_client_left()
-            self._reset()
+            self._transport.abort()
         elif not self._is_closing:
             self._close(linger=False)
 

@@ -17,6 +17,7 @@ from .. import events
 from ..errors import ProblemError
 from .answers import connection_line, problem_answer
 from .body import RequestBody
+from .chunked import chunk
 from .client import ClientConnection
 from .headers import RequestRules, answer_head
 from .messages import AnswerHead, RequestHead
@@ -135,19 +136,9 @@ class Crossing:
     """One request on its way through one route."""
 
     __slots__ = (
-        *("_asked", "_client", "_code", "_connection", "_framing", "_head", "_held_back", "_is_chunked"),
-        *(
-            "_is_done",
-            "_is_head_sent",
-            "_is_odd",
-            "_is_resent",
-            "_keep_alive",
-            "_keeper",
-            "_origin",
-            "_path",
-            "_received",
-        ),
-        *("_replayed", "_started", "_target", "_task", "_token", "_token_seconds", "body", "idle_timeout"),
+        *("_asked", "_client", "_code", "_connection", "_framing", "_head", "_held_back", "_is_chunked", "_is_done"),
+        *("_is_head_sent", "_is_odd", "_is_resent", "_keep_alive", "_keeper", "_origin", "_path", "_principal"),
+        *("_received", "_replayed", "_started", "_target", "_task", "_token", "_token_seconds", "body", "idle_timeout"),
     )
 
     def __init__(self, client: ClientConnection, head: RequestHead, path: RoutePath, target: bytes, most: int) -> None:
@@ -170,11 +161,11 @@ class Crossing:
         self._head = head
         self._path = path
         self._target = target
-        self._keeper = path.tokens.keeper(path.principal(head))
+        self._principal = path.principal(head)
         self._token: Token | None = None
         self._connection: UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._held_back: tuple[AnswerHead, bytes, bool] | None = None
+        self._held_back: tuple[AnswerHead, list[bytes], bool] | None = None
         """A 401 that is passed on only if there is no newer token."""
         self._is_resent = self._replayed = False
         self._is_head_sent = self._is_done = False
@@ -192,7 +183,8 @@ class Crossing:
 
     def start(self) -> None:
         """Begins; all of the body that came with the head is there."""
-        token = self._keeper.current()
+        keeper = self._keeper = self._path.tokens.keeper(self._principal)
+        token = keeper.current()
         connection = None if token is None else self._path.pool.idle()
         if token is None or connection is None:
             self._wait(self._get_ready, token)
@@ -203,8 +195,10 @@ class Crossing:
         path = self._path
         if token is None:
             began = time.perf_counter()
+            # Asked for again: as long as nobody waits with it, a keeper may make room for that of another principal.
+            keeper = self._keeper = path.tokens.keeper(self._principal)
             try:
-                token = await self._keeper.wait()
+                token = await keeper.wait()
             finally:
                 self._token_seconds += time.perf_counter() - began
         connection = None if afresh else path.pool.idle()
@@ -238,29 +232,28 @@ class Crossing:
         if not self._head.is_http10:
             self._client.write(answer_head(head, b""))
 
-    def on_answer(self, head: AnswerHead, data: bytes, *, is_whole: bool) -> None:
+    def on_answer(self, head: AnswerHead, pieces: list[bytes], *, is_whole: bool) -> None:
         if is_whole:
             self._connection = None
         if head.status == 101:
-            self._switch(head, data)
+            self._switch(head, pieces)
         elif head.status == 401 and _is_about_the_token(head):
-            self._on_unauthorized(head, data, is_whole)
+            self._on_unauthorized(head, pieces, is_whole)
         else:
-            self._relay(head, data, is_whole)
+            self._relay(head, pieces, is_whole)
 
-    def on_data(self, data: bytes, *, is_whole: bool) -> None:
+    def on_data(self, pieces: list[bytes], *, is_whole: bool) -> None:
         if is_whole:
             self._connection = None
         if self._held_back is not None:
             head, before, _ = self._held_back
-            self._held_back = head, before + data, is_whole
+            self._held_back = head, before + pieces, is_whole
             return
-        self._received += len(data)
+        self._received += sum(map(len, pieces))
         if self._is_chunked:
-            end = b"0\r\n\r\n" if is_whole else b""
-            data = b"%x\r\n%b\r\n%b" % (len(data), data, end) if data else end
-        if data:
-            self._client.write(data)
+            pieces = chunk(pieces, is_last=is_whole)
+        if pieces:
+            self._client.write(*pieces)
         if is_whole:
             self._end()
 
@@ -304,23 +297,25 @@ class Crossing:
         self._fail(problem)
 
     def on_client_left(self) -> None:
+        if self._is_head_sent and self._head.is_http10:
+            self._client.break_off(is_http10=True)  # it may still read, and must not take this for the end
         self._close()
 
     # ── a 401 ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _on_unauthorized(self, head: AnswerHead, data: bytes, is_whole: bool) -> None:
+    def _on_unauthorized(self, head: AnswerHead, pieces: list[bytes], is_whole: bool) -> None:
         self._path.tally.unauthorized += 1
         body = self.body
         may_replay = self._path.route.on_401 == "replay" and not self._replayed
         if may_replay and (body is None or body.is_repeatable):
-            self._held_back = head, data, is_whole
+            self._held_back = head, pieces, is_whole
             if self._connection is not None:
                 self._connection.hold()
             self._wait(self._replace_token)
             return
         if self._token is not None:
             self._keeper.reject(self._token)
-        self._relay(head, data, is_whole)
+        self._relay(head, pieces, is_whole)
 
     async def _replace_token(self) -> None:
         """Sends the request once more where a newer token comes; else passes the 401 on."""
@@ -335,23 +330,21 @@ class Crossing:
             self._path.tally.replays += 1
             await self._get_ready(newer)
         elif self._held_back is not None:
-            (head, data, is_whole), self._held_back = self._held_back, None
+            (head, pieces, is_whole), self._held_back = self._held_back, None
             connection = self._connection
+            self._relay(head, pieces, is_whole)
             if connection is None and not is_whole:
-                self._relay(head, data, is_whole)
                 self._fail(ProblemError("upstream_closed", f"{self._path.pool.host} broke its answer off."))
-                return
-            self._relay(head, data, is_whole)
             if connection is not None:
                 connection.go_on()
 
     # ── relay ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _relay(self, head: AnswerHead, data: bytes, is_whole: bool) -> None:
+    def _relay(self, head: AnswerHead, pieces: list[bytes], is_whole: bool) -> None:
         """Passes the answer's head on, and what is here of its body; `on_data` does the rest."""
         request = self._head
         self._code, self._origin = head.status, "upstream"
-        self._received += len(data)
+        self._received += sum(map(len, pieces))
         if self.body is not None and not self.body.is_whole:
             self._keep_alive = False  # an answer before the request's end: the rest is of no use to anybody
         framing = b""
@@ -363,15 +356,13 @@ class Crossing:
             else:
                 self._is_chunked = True
                 framing = b"Transfer-Encoding: chunked\r\n"
-                end = b"0\r\n\r\n" if is_whole else b""
-                data = b"%x\r\n%b\r\n%b" % (len(data), data, end) if data else end
+                pieces = chunk(pieces, is_last=is_whole)
         self._is_head_sent = True
-        whole_head = answer_head(head, framing + connection_line(request, keep_alive=self._keep_alive))
-        self._client.write(whole_head + data if data else whole_head)
+        self._client.write(answer_head(head, framing + connection_line(request, keep_alive=self._keep_alive)), *pieces)
         if is_whole:
             self._end()
 
-    def _switch(self, head: AnswerHead, data: bytes) -> None:
+    def _switch(self, head: AnswerHead, pieces: list[bytes]) -> None:
         """Opens the tunnel, where the protocol is one that was asked for (RFC 9110 §7.8)."""
         connection, asked = self._connection, self._head.upgrades if self.body is None else []
         protocols = head.members(b"upgrade")
@@ -386,7 +377,7 @@ class Crossing:
         self._connection = None
         loop = asyncio.get_running_loop()
         tunnel = Tunnel(loop, self._client, connection, self.idle_timeout, lambda: self._on_tunnel_end(tunnel))
-        if data:
+        for data in pieces:
             tunnel.from_upstream(data)
 
     def _on_tunnel_end(self, tunnel: Tunnel) -> None:

@@ -39,29 +39,24 @@ class AnswerReader:
         """Whether any byte of an answer came."""
         return self.head is not None or bool(self._held)
 
-    def feed(self, data: bytes) -> bytes:
-        """What `data` holds of the body. Raises `MalformedError`."""
+    def feed(self, data: bytes) -> list[bytes]:
+        """What `data` holds of the body, in pieces none of which is empty. Raises `MalformedError`."""
         if self.head is None:
             data = self._read_heads(data)
             if self.head is None:
-                return b""
-        if self.is_until_close:
-            return data
+                return []
         if self._decoder is not None:
-            data = self._decoder.feed(data)
+            pieces = self._decoder.feed(data)
             if self._decoder.is_done:
                 self.is_whole, self.has_surplus = True, bool(self._decoder.rest)
-            return data
-        size = len(data)
-        if size >= self._left:
-            self.is_whole = True
-            if size > self._left:
-                self.has_surplus = True
+            return pieces
+        if not self.is_until_close:
+            size = len(data)
+            self.is_whole, self.has_surplus = size >= self._left, size > self._left
+            if self.has_surplus:
                 data = data[: self._left]
-            self._left = 0
-        else:
-            self._left -= size
-        return data
+            self._left -= len(data)
+        return [data] if data else []
 
     def _read_heads(self, data: bytes) -> bytes:
         """What follows the final head, once it is there."""

@@ -9,7 +9,7 @@ import ssl
 from typing import Any, Final, Protocol, cast
 
 from ...errors import ProblemError
-from ..chunked import MalformedError
+from ..chunked import MalformedError, chunk
 from ..deadline import Deadline
 from ..messages import AnswerHead
 from ..tunnel import Tunnel
@@ -24,10 +24,10 @@ class Asker(Protocol):
 
     def on_informational(self, head: AnswerHead) -> None: ...
 
-    def on_answer(self, head: AnswerHead, data: bytes, *, is_whole: bool) -> None:
+    def on_answer(self, head: AnswerHead, pieces: list[bytes], *, is_whole: bool) -> None:
         """The final head, and what came of the body with it."""
 
-    def on_data(self, data: bytes, *, is_whole: bool) -> None:
+    def on_data(self, pieces: list[bytes], *, is_whole: bool) -> None:
         """More of the body."""
 
     def on_failure(self, problem: ProblemError) -> None:
@@ -112,10 +112,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._deadline.clear()
         self._is_sent = False
         if is_chunked:
-            self._transport.write(head)
-            self.send_body(body, is_last=is_last)
-            return
-        self._transport.write(head + body if body else head)
+            self._transport.writelines([head, *chunk([body] if body else [], is_last=is_last)])
+        else:
+            self._transport.write(head + body if body else head)
         if is_last:
             self._sent()
 
@@ -124,9 +123,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self.is_closed:
             return
         if self._is_chunked:
-            end = b"0\r\n\r\n" if is_last else b""
-            data = b"%x\r\n%b\r\n%b" % (len(data), data, end) if data else end
-        if data:
+            self._transport.writelines(chunk([data] if data else [], is_last=is_last))
+        elif data:
             self._transport.write(data)
         if is_last:
             self._sent()
@@ -185,7 +183,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._close()  # bytes that nobody asked for must not answer the next request
             return
         try:
-            data = reader.feed(data)
+            pieces = reader.feed(data)
         except MalformedError:
             self._tell_informational(reader, asker)
             self._fail("upstream_protocol", f"The answer of {self._owner.host} is malformed.")
@@ -200,11 +198,11 @@ class UpstreamConnection(asyncio.Protocol):
         elif not self._is_paused:
             self._deadline.set(self._idle_timeout)
         if self._is_head_told:
-            if data or reader.is_whole:
-                asker.on_data(data, is_whole=reader.is_whole)
+            if pieces or reader.is_whole:
+                asker.on_data(pieces, is_whole=reader.is_whole)
         else:
             self._is_head_told = True
-            asker.on_answer(head, data, is_whole=reader.is_whole)
+            asker.on_answer(head, pieces, is_whole=reader.is_whole)
 
     def eof_received(self) -> bool | None:
         if self._tunnel is not None:
@@ -213,7 +211,7 @@ class UpstreamConnection(asyncio.Protocol):
         if reader is not None and asker is not None and reader.is_until_close and self._is_clean_end():
             reader.is_whole = True
             self.abort()
-            asker.on_data(b"", is_whole=True)
+            asker.on_data([], is_whole=True)
         else:
             self._broke_off()
         return None
