@@ -56,6 +56,11 @@ def of_tls(fields: str, upstream: str = "https://x.example") -> str:
     return of_route(f"upstream: {upstream}, tls: {{{fields}}}")
 
 
+def of_token_tls(fields: str) -> str:
+    """A file whose one credential has these fields of `tls`."""
+    return more(f"tls: {{{fields}}}")
+
+
 def of_headers(fields: str) -> str:
     """A file whose one route has these `request_headers`."""
     return of_route(f"upstream: https://x.example, request_headers: {{{fields}}}")
@@ -377,6 +382,31 @@ FAULTS = {
             '{upstream: "{data_center}", credential: a, allow_http: true, §tls: {server_name: x.example}}'
         ),
         "at an http:// upstream (data center us5)",
+    ),
+    "token-tls-unknown": (of_token_tls("§verify: false"), "unknown key; known: ca_file, cert_file, key_file, server_n"),
+    "token-ca-missing": (of_token_tls("ca_file: §pem/none"), "credentials.a.tls.ca_file: must be the path of a PEM"),
+    "token-ca-words": (of_token_tls("ca_file: §pem/words"), "ca_file: holds no certificates in PEM form"),
+    "token-certificate-without-key": (of_token_tls("cert_file: §pem/cert"), "holds no private key in PEM form; name"),
+    "token-key-of-another": (
+        of_token_tls("cert_file: pem/cert, key_file: §pem/other-key"),
+        "credentials.a.tls.key_file: the private key does not belong to the certificate",
+    ),
+    "token-key-itself": (of_token_tls(f'key_file: §"-----BEGIN PRIVATE KEY-----\\n{SECRET}"'), "the name of the file"),
+    "token-server-name-port": (of_token_tls("server_name: §x.example:443"), "must be a name without a port"),
+    "token-tls-at-http": (
+        of_credential("token_url: http://127.0.0.1:81/t, client_auth: none, §tls: {server_name: x.example}"),
+        "credentials.a.tls: has no effect at an http:// token_url; write https:// there, or remove tls",
+    ),
+    "token-tls-at-http-upstream": (
+        of_credential("token_url: /t, client_auth: none, §tls: {ca_file: pem/ca}").replace(
+            "https://x.example", "http://127.0.0.1:81"
+        ),
+        "credentials.a.tls: has no effect at an http:// upstream; write https:// there, or remove tls",
+    ),
+    "token-tls-of-preset": (
+        "credentials: {a: {preset: {name: atlas, realm: r}, client_id: i, token_url: http://127.0.0.1:1, "
+        f"client_secret: {SECRET}, §tls: {{server_name: x.example}}}}}}\n" + ROUTES,
+        "has no effect at an http:// token_url",
     ),
     # credentials
     "basic-without-id": (lacking(f"token_url: /t, client_secret: {SECRET}"), "client_id is missing"),
@@ -743,6 +773,18 @@ def test_certificates_are_found_from_the_folder_of_the_config(file: Path, pem: P
     ]
 
 
+def test_certificates_for_token_requests(file: Path, pem: Path) -> None:
+    fields = f"tls: {{ca_file: {pem}/ca, cert_file: {pem}/cert, key_file: {pem}/key, server_name: y.example}}"
+    preset = f"preset: {{name: atlas, realm: r}}, client_id: i, client_secret: {SECRET}, {fields}"
+
+    settings = loaded(file, more(fields)), loaded(file, of_credential(preset)), loaded(file, more("tls: null"))
+
+    own = Tls(ca_file=f"{pem}/ca", cert_file=f"{pem}/cert", key_file=f"{pem}/key", server_name="y.example")
+    assert [one.credentials["a"].tls for one in settings] == [own, own, Tls()]
+    assert settings[0].routes[0].tls == Tls(), "a route has its own"
+    assert Reading(file).settings().credentials["a"].tls == Tls()
+
+
 def test_every_file_at_fault_is_told(file: Path, pem: Path) -> None:
     _, output = check(file, of_tls(f"ca_file: {pem}/words, cert_file: {pem}/cert, key_file: {pem}/none"))
 
@@ -950,6 +992,7 @@ MISWRITTEN = [
     f"egress_proxy: {{url: {SECRET}}}" + WITH_ROUTES,
     f"routes: {{/x: {{tls: {{key_file: {SECRET}, ca_file: {{file: {SECRET}}}}}}}}}",
     f"routes: {{/x: {{tls: {{key_file: MIIEvQIBADANBgkqhkiG{SECRET}}}}}}}",
+    f"credentials: {{a: {{tls: {{key_file: {SECRET}, ca_file: {{file: {SECRET}}}}}}}}}",
     f"routes:\n  /x:\n    tls:\n      key_file: |\n        -----BEGIN KEY-----\n        {SECRET}\n",
     f"# {SECRET}",
     f"listen: x # {SECRET}",

@@ -4,11 +4,11 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import pytest
 import pytest_asyncio
@@ -54,6 +54,22 @@ class ConnectProxy(RawUpstream):
         await asyncio.gather(_pump(reader, here), _pump(there, writer))
 
 
+class Hindered(ConnectProxy):
+    """Lets the first tunnel to each host through; what it makes of the second says `hindrances`; and then again."""
+
+    def __init__(self, target: TlsUpstream, hindrances: Mapping[bytes, bytes]) -> None:
+        super().__init__(target)
+        self._hindrances = hindrances
+        self.script = self._hinder
+
+    async def _hinder(self, request: Message, reader: Reader, writer: Writer) -> None:
+        if [asked.target for asked in self.requests].count(request.target) == 2:
+            writer.write(self._hindrances[request.target])
+            await writer.drain()
+        else:
+            await self._connect(request, reader, writer)
+
+
 async def _pump(reader: Reader, writer: Writer) -> None:
     with suppress(ConnectionError):
         while piece := await reader.read(wire.LIMIT):
@@ -79,6 +95,25 @@ class TokenEndpoint:
         else:
             writer.write(wire.ok(b"ok", b"Connection: close"))
         await writer.drain()
+
+
+class Sessions:
+    """A script: every token request gets a token that is soon to be refreshed, and its session's next refresh token."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, list[tuple[str, str]]] = {}
+        """Path and refresh token, or grant, of every request, by its Host."""
+        self.came = asyncio.Event()
+
+    async def __call__(self, request: Message, reader: Reader, writer: Writer) -> None:
+        body = await reader.readexactly(int(request.values("Content-Length")[0]))
+        form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
+        asked = self.asked.setdefault(request.values("Host")[0].decode(), [])
+        asked.append((request.target.decode(), form.get("refresh_token") or form["grant_type"]))
+        document = {"access_token": new_secret("token", "t-"), "expires_in": 2, "refresh_token": f"r{len(asked)}"}
+        writer.write(wire.ok(json.dumps(document).encode(), b"Connection: close"))
+        await writer.drain()
+        self.came.set()
 
 
 @dataclass
@@ -229,6 +264,34 @@ async def test_a_proxy_that_stalls(stage: Stage, said: bytes) -> None:
     assert_problem(await stage.proxy.get(b"/api/x"), 504, "upstream_timeout")
     assert CONNECT_TIMEOUT <= time.monotonic() - started < CONNECT_TIMEOUT + SOON
     await say.is_left()
+
+
+async def test_a_token_request_that_it_did_not_let_out_was_not_sent(stage: Stage, tmp_path: Path) -> None:
+    """Its refresh token is not spent: it is sent with the next attempt, and no session ends or begins."""
+    said = REFUSALS | {"no TLS behind it": b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 400 Bad Request\r\n\r\n"}
+    hosts = {f"id{number}.vendor.test": hindrance for number, hindrance in enumerate(said.values())}
+    authority = Authority(tmp_path)
+    async with AsyncExitStack() as stack:
+        vendor = await stack.enter_async_context(TlsUpstream(authority.server("*.vendor.test")))
+        vendor.script = sessions = Sessions()
+        hindrances = {f"{host}:443".encode(): hindrance for host, hindrance in hosts.items()}
+        egress = await stack.enter_async_context(Hindered(vendor, hindrances))
+        credentials = {
+            host: _credential(f"https://{host}", authority.file)
+            | {"grant_type": "password", "username": "u", "password": "p", "logout_url": "/logout"}
+            for host in hosts
+        }
+        routes: Routes = {f"/{host}": {"credential": host} for host in hosts}
+        top = {"egress_proxy": f"http://127.0.0.1:{egress.port}", "credentials": credentials}
+        await stack.enter_async_context(proxy_before(stage.proxy.upstream, routes, tmp_path, **top))
+        async with asyncio.timeout(10 * SOON):
+            while any(len(sessions.asked.get(host, [])) < 2 for host in hosts):
+                sessions.came.clear()
+                await sessions.came.wait()
+        seen = {host: asked[:2] for host, asked in sessions.asked.items()}
+        failed = {target for target in egress.targets() if len([1 for r in egress.requests if r.target == target]) >= 3}
+    assert seen == {host: [("/token", "password"), ("/token", "r1")] for host in hosts}
+    assert failed == set(hindrances), "each had an attempt that failed"
 
 
 async def test_a_proxy_of_the_environment_is_not_looked_at(stage: Stage, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ async def _reload(app: App, config: Path, first: Settings, reloading: asyncio.Ev
     while True:
         await reloading.wait()
         reloading.clear()
+        gc.collect()  # the config before the last one: it hangs together in circles, and certificates are large
         try:
             settings = await _read_again(config)
             log, access = _open_logs(settings)

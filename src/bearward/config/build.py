@@ -33,7 +33,7 @@ def build_settings(config: Config, named: frozenset[str], report: Report, folder
         report.add(("routes",), "at least one route is needed", at="key", unless=[("routes",)])
     check_routes(expanded, credentials, named, (listen, admin), report)
     check_upstreams(expanded, report)
-    check_tls(expanded, report)
+    check_tls(config.credentials, expanded, report)
     check_token_urls(config.credentials, expanded, report)
     return Settings(
         listen=listen,

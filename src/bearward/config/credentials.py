@@ -6,6 +6,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from ..secret import Secret, SecretUnreadableError
+from ..tls import Tls
 from ..tokens.credential import Credential, ExpiryField, Principal, RefusalMark
 from .diagnostics import Path, Report, WrongError
 from .document import Text
@@ -16,7 +17,7 @@ from .references import read_secret, reference
 from .urls import check_path, split_url
 
 _SAME_IN_BOTH = frozenset(CredentialSection.model_fields) & frozenset(Credential.__dataclass_fields__)
-_BUILT = {"params", "principal"}
+_BUILT = {"params", "principal", "tls"}
 _PRINCIPAL = "{principal}"
 
 
@@ -38,6 +39,7 @@ def build_credential(name: str, section: CredentialSection, report: Report, fold
         **{"token_url": "", **written, **{field: value for field, value in optional.items() if value is not None}},
         name=name,
         params=_params(section, (*path, "params"), report, folder),
+        tls=Tls(**section.tls.written()),
     )
     _check_urls(section, path, report)
     _check_headers(credential, path, report)

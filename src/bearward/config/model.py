@@ -82,6 +82,13 @@ class InjectSection(Section):
     format: fields.Format | None = None
 
 
+class TlsSection(Section):
+    ca_file: Annotated[fields.PemFile, SHOWN] | None = None
+    cert_file: Annotated[fields.PemFile, SHOWN] | None = None
+    key_file: fields.PemFile | None = None
+    server_name: fields.ServerName | None = None
+
+
 class CredentialSection(Section):
     preset: Annotated[str | PresetSection | None, SHOWN] = None
     token_url: fields.Line | None = None
@@ -105,19 +112,13 @@ class CredentialSection(Section):
     principal: PrincipalSection | None = None
     inject: InjectSection = InjectSection()
     timeout: fields.Duration | None = None
+    tls: TlsSection = TlsSection()
     allow_http: fields.Flag = False
 
 
 class RequestHeadersSection(Section):
     set: dict[fields.HeaderName, fields.HeaderValue] = {}
     remove: list[fields.HeaderNameText] = []
-
-
-class TlsSection(Section):
-    ca_file: Annotated[fields.PemFile, SHOWN] | None = None
-    cert_file: Annotated[fields.PemFile, SHOWN] | None = None
-    key_file: fields.PemFile | None = None
-    server_name: fields.ServerName | None = None
 
 
 class RouteSection(Section):

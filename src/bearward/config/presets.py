@@ -12,7 +12,7 @@ from .diagnostics import Path, Report, WrongError, did_you_mean
 from .document import Text, Tree, read_document
 from .references import read_plain, reference
 
-_MERGED = ("params", "headers", "response", "refresh", "principal", "inject")
+_MERGED = ("params", "headers", "response", "refresh", "principal", "inject", "tls")
 """The mappings of a credential that are merged key by key."""
 
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")

@@ -1,26 +1,47 @@
-"""Whether the `tls` of routes fits their upstreams, and its files each other. That they can be read is known by now."""
+"""Whether `tls` fits the URLs it is for, and its files each other. That they can be read is known by now."""
 
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ..tls import Tls, client_context
-from .diagnostics import Report
+from .diagnostics import Path, Report
+from .model import CredentialSection, TlsSection
 from .routes import ExpandedRoute
 
 _NOT_OF_THIS_CERTIFICATE = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
 
 
-def check_tls(expanded: Iterable[ExpandedRoute], report: Report) -> None:
+def check_tls(
+    credentials: Mapping[str, CredentialSection], expanded: Collection[ExpandedRoute], report: Report
+) -> None:
     """Report what would fail, or have no effect, when connections are made."""
-    for path, section in {one.path: one.section for one in expanded}.items():
-        for field, text in _wrong_files(Tls(**section.tls.written())):
+    sections: dict[Path, TlsSection] = {("credentials", name): section.tls for name, section in credentials.items()}
+    sections |= {one.path: one.section.tls for one in expanded}
+    for path, section in sections.items():
+        for field, text in _wrong_files(Tls(**section.written())):
             concerned = ["ca_file"] if field == "ca_file" else ["cert_file", "key_file"]
             report.add((*path, "tls", field), text, unless=[(*path, "tls", other) for other in concerned])
+    for path, field, where in _without_tls(credentials, expanded):
+        if sections[path].written():
+            text = f"has no effect at {where}; write https:// there, or remove tls"
+            report.add((*path, "tls"), text, at="key", unless=[(*path, field), (*path, "tls")])
+
+
+def _without_tls(
+    credentials: Mapping[str, CredentialSection], expanded: Iterable[ExpandedRoute]
+) -> Iterator[tuple[Path, str, str]]:
+    """Which route or credential leads to `http://`, by which of its fields, and to what."""
+    token_urls = {name: section.token_url or "" for name, section in credentials.items()}
+    for name, url in token_urls.items():
+        if url.startswith("http://"):
+            yield ("credentials", name), "token_url", "an http:// token_url"
     for one in expanded:
-        if one.section.tls.written() and one.upstream and one.upstream.scheme == "http":
-            where = f" (data center {one.data_center})" if one.data_center else ""
-            text = f"has no effect at an http:// upstream{where}; write https:// there, or remove tls"
-            report.add((*one.path, "tls"), text, at="key", unless=[(*one.path, "upstream"), (*one.path, "tls")])
+        if one.upstream and one.upstream.scheme == "http":
+            where = "an http:// upstream" + (f" (data center {one.data_center})" if one.data_center else "")
+            yield one.path, "upstream", where
+            name = one.section.credential or ""
+            if token_urls.get(name, "").startswith("/"):
+                yield ("credentials", name), "token_url", where
 
 
 def _wrong_files(tls: Tls) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..secret import Secret
+from ..tls import Tls
 
 ClientAuth = Literal["client_secret_basic", "client_secret_post", "none"]
 ExpiryUnit = Literal["seconds", "milliseconds", "epoch", "epoch_ms", "iso8601", "http_date", "duration"]
@@ -75,6 +76,8 @@ class Credential:
     inject_format: str = "Bearer {token}"
     timeout: float = 10.0
     """Seconds for one token request, connect included."""
+    tls: Tls = field(default_factory=Tls)
+    """For token and logout requests."""
 
     @property
     def is_relative(self) -> bool:

@@ -1,6 +1,9 @@
 """The only code that calls a token endpoint."""
 
+import ssl
 import time
+from os import stat_result
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +15,7 @@ from .. import __version__
 from ..address import is_loopback
 from ..egress import EgressProxy
 from ..errors import os_reason, tls_reason
+from ..tls import Tls, client_context
 from .answer import Answer, Issued, read_answer
 from .credential import Credential
 from .failure import Reason, TokenRequestError
@@ -30,6 +34,8 @@ class Fetcher:
     def __init__(self, egress: EgressProxy | None) -> None:
         self.egress = egress
         """What `https` goes through; may be replaced."""
+        self._contexts: dict[Tls, tuple[list[tuple[int, ...]], ssl.SSLContext]] = {}
+        """Those that were made, and the state of the files that they were made from."""
         traces = aiohttp.TraceConfig()
         traces.on_request_headers_sent.append(_note_sent)
         self._session = aiohttp.ClientSession(
@@ -40,7 +46,12 @@ class Fetcher:
             trace_configs=[traces],
         )
 
-    async def send(self, request: TokenRequest, timeout: float) -> Answer:  # noqa: ASYNC109 - of one exchange
+    async def send(
+        self,
+        request: TokenRequest,
+        timeout: float,  # noqa: ASYNC109 - of one exchange
+        tls: Tls,
+    ) -> Answer:
         """The answer to `request`, whatever its status. Raises `TokenRequestError` where there is none."""
         exchange = SimpleNamespace(sent=False)
         sent_at = time.time()
@@ -53,6 +64,8 @@ class Fetcher:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout, ceil_threshold=3600),
                 trace_request_ctx=exchange,
+                ssl=self._context(tls),
+                server_hostname=tls.server_name,
                 **self._way(request.url),
             ) as response:
                 answered_at = time.time()
@@ -70,6 +83,9 @@ class Fetcher:
         except aiohttp.ClientResponseError:
             raise _unanswered(Reason.NO_TOKEN, "the answer is malformed HTTP", exchange.sent) from None
         except OSError as error:
+            # An alert that comes after the handshake, as TLS 1.3 refuses a client's certificate.
+            if isinstance(error.__cause__, ssl.SSLError):
+                raise _unanswered(Reason.TLS, os_reason(error.__cause__), exchange.sent) from None
             raise _unanswered(Reason.NETWORK, os_reason(error), exchange.sent) from None
         except (aiohttp.ClientError, ValueError):
             raise _unanswered(Reason.NETWORK, "the connection was closed", exchange.sent) from None
@@ -83,6 +99,19 @@ class Fetcher:
         headers = {} if secret is None else {"Proxy-Authorization": secret.reveal()}
         return {"proxy": self.egress.url, "proxy_headers": headers}
 
+    def _context(self, tls: Tls) -> ssl.SSLContext | bool:
+        """What speaks TLS; made anew (25 ms, where it reads all of the system's roots) when a file has changed."""
+        files = [file for file in (tls.ca_file, tls.cert_file, tls.key_file) if file is not None]
+        if not files:
+            return True  # aiohttp has one with the system's roots
+        try:
+            state = [_state(Path(file).stat()) for file in files]
+            if tls not in self._contexts or self._contexts[tls][0] != state:
+                self._contexts[tls] = state, client_context(tls, ssl.SSLContext)
+        except OSError as error:
+            raise _unanswered(Reason.TLS, _why_not(error), sent=False) from None
+        return self._contexts[tls][1]
+
     async def close(self) -> None:
         await self._session.close()
 
@@ -92,11 +121,25 @@ async def obtain(
 ) -> Issued:
     """One token request and what it brought. Raises `TokenRequestError`."""
     request = token_request(credential, token_url, principal, refresh_token)
-    answer = await fetcher.send(request, credential.timeout)
+    answer = await fetcher.send(request, credential.timeout, credential.tls)
     return read_answer(answer, credential, refreshing=refresh_token is not None)
 
 
+def _state(file: stat_result) -> tuple[int, ...]:
+    """What changes with a file's content, whether it was replaced or written anew."""
+    return file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns
+
+
+def _why_not(error: OSError) -> str:
+    """Why the files of a credential's `tls` cannot be used."""
+    if isinstance(error, ssl.SSLError):
+        reason = error.reason.lower().replace("_", " ") if error.reason else "not in PEM form"
+        return f"the files of tls cannot be used: {reason}"
+    return f"{error.filename or 'a file of tls'} cannot be used: {error.strerror or error}"
+
+
 async def _note_sent(_session: object, context: SimpleNamespace, _params: object) -> None:
+    """Of the request itself: what is said to an egress proxy before it is not traced."""
     context.trace_request_ctx.sent = True
 
 

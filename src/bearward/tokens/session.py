@@ -115,7 +115,7 @@ class Session:
             return True
         try:
             request = logout_request(self._credential, self._logout_url, refresh_token)
-            answer = await self._fetcher.send(request, LOGOUT_TIMEOUT)
+            answer = await self._fetcher.send(request, LOGOUT_TIMEOUT, self._credential.tls)
         except TokenRequestError as failure:
             self._observe(events.LogoutTried(self._label, failure.reason))
             return False
