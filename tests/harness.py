@@ -129,7 +129,7 @@ class Bearward:
             self._socket = given["listen"].removeprefix("unix:")
         added = {key: value for key, value in own.items() if key not in given}
         text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False)
-        return yaml.safe_dump(added, sort_keys=False) + text
+        return (yaml.safe_dump(added, sort_keys=False) if added else "") + text
 
     async def __aenter__(self) -> Self:
         await self.launch()
@@ -216,6 +216,34 @@ class Bearward:
         """Wait for the process to end by itself."""
         async with asyncio.timeout(_STOP_TIMEOUT):
             return await self.process.wait()
+
+    def write(self, config: str | Mapping[str, Any]) -> None:
+        """Put another config in the place of the file, at once and as a whole."""
+        written = self.config_file.with_suffix(".new")
+        written.write_text(self._complete(config))
+        written.replace(self.config_file)
+
+    async def reload(self, config: str | Mapping[str, Any] | None = None) -> None:
+        """Have the file read again, after `config` was put there; returns when that is in force."""
+        name = "config_last_reload_success_timestamp_seconds"
+        before = (await self.metrics()).total(name)
+        if config is not None:
+            self.write(config)
+        self.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(_START_TIMEOUT):
+            while (await self.metrics()).total(name) == before:
+                await asyncio.sleep(_POLL)
+
+    async def logs(self, event: str, count: int = 1) -> list[dict[str, Any]]:
+        """Wait until so many lines of the log (as JSON) tell of `event`; all of them."""
+        async with asyncio.timeout(_START_TIMEOUT):
+            while len(lines := self._log(event)) < count:
+                await asyncio.sleep(_POLL)
+        return lines
+
+    def _log(self, event: str) -> list[dict[str, Any]]:
+        *lines, _partial = (self._output / "stderr").read_bytes().split(b"\n")
+        return [line for line in map(json.loads, lines) if line["event"] == event]
 
     async def refuses_connections(self) -> None:
         """Wait for the data port to close, as it does some moment after a signal; only a try tells."""
