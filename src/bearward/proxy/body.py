@@ -22,15 +22,16 @@ class RequestBody:
 
     def __init__(self, head: RequestHead, *, max_body: int | None, trailer_bytes: int) -> None:
         """Raises `ProblemError` (413) where its length tells that it is too large."""
-        self._decoder = ChunkedDecoder(trailer_bytes) if head.is_chunked else None
-        self._left = head.length or 0
+        fields = head.fields
+        self._decoder = ChunkedDecoder(trailer_bytes) if fields.is_chunked else None
+        self._left = fields.length or 0
         self._most = max_body
         self._kept = b""
         self._sink: Sink | None = None
         self._is_begun = False
         self.is_repeatable = True
         """Whether everything that came so far is still at hand."""
-        self.is_whole = not (head.is_chunked or head.length)
+        self.is_whole = not (fields.is_chunked or fields.length)
         self.size = 0
         """How many bytes came from the client."""
         self._check(self._left)

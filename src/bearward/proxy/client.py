@@ -59,17 +59,13 @@ class Port(Protocol):
 
     limits: Limits
     is_draining: bool
+    waiting: "dict[ClientConnection, None]"
+    """Those without a request in progress, the longest without one first."""
 
     def entered(self, connection: "ClientConnection") -> bool:
         """A new connection; whether there is room for it."""
 
     def left(self, connection: "ClientConnection") -> None: ...
-
-    def waits(self, connection: "ClientConnection") -> None:
-        """No request is in progress on it."""
-
-    def works(self, connection: "ClientConnection") -> None:
-        """A request is in progress on it."""
 
     def admit(self, head: RequestHead, connection: "ClientConnection") -> "Request | bytes":
         """A request, or the whole answer to it. Raises `ProblemError`."""
@@ -82,11 +78,12 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         *("_body", "_deadline", "_held", "_is_advancing", "_is_closing", "_is_full", "_is_idle", "_is_paused"),
-        *("_look", "_loop", "_port", "_request", "_transport", "_tunnel", "_unsent"),
+        *("_look", "_loop", "_port", "_request", "_transport", "_tunnel", "_unsent", "_waiting"),
     )
 
     def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:
         self._port = port
+        self._waiting = port.waiting
         self._loop = loop
         self._transport: asyncio.Transport
         self._deadline = Deadline(loop, self._out_of_time)
@@ -114,7 +111,7 @@ class ClientConnection(asyncio.Protocol):
                 problem = ProblemError("overloaded", "There are too many connections at the moment.", close=True)
                 self._refuse(problem, None)
             return
-        self._port.waits(self)
+        self._waiting[self] = None
         self._deadline.set(self._port.limits.header_timeout)
 
     def data_received(self, data: bytes) -> None:
@@ -211,7 +208,7 @@ class ClientConnection(asyncio.Protocol):
             self.write(request)
             self.done(keep_alive=head.keep_alive)
             return
-        self._port.works(self)
+        del self._waiting[self]
         self._request = request
         body = request.body
         if body is not None and not body.is_whole:
@@ -287,7 +284,8 @@ class ClientConnection(asyncio.Protocol):
             return
         self._is_idle = True
         self._deadline.set(IDLE)
-        self._port.waits(self)
+        self._waiting.pop(self, None)
+        self._waiting[self] = None
         self.go_on()
         if self._held and not self._is_advancing:
             self._advance()
@@ -328,7 +326,7 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, problem: ProblemError, head: RequestHead | None) -> None:
         """Answers before there is a request."""
         self._port.observe(events.RequestRejected(problem.code))
-        is_unread = head is None or head.is_chunked or bool(head.length)
+        is_unread = head is None or head.fields.is_chunked or bool(head.fields.length)
         keep_alive = not (problem.close or is_unread or self._port.is_draining)
         self.write(problem_answer(problem, head, keep_alive=keep_alive))
         if head is not None and keep_alive:

@@ -121,7 +121,7 @@ class RoutePath:
         name = self.principal_header
         if name is None:
             return ""
-        values = head.header(name.lower().encode())
+        values = head.fields.search(name.lower().encode())
         if len(values) > 1:
             raise ProblemError("bad_request", f"The header {name} names one principal, not several.")
         if not values or not values[0]:
@@ -137,25 +137,28 @@ class Crossing:
 
     __slots__ = (
         *("_asked", "_client", "_code", "_connection", "_framing", "_head", "_held_back", "_is_chunked", "_is_done"),
-        *("_is_head_sent", "_is_odd", "_is_resent", "_keep_alive", "_keeper", "_origin", "_path", "_principal"),
-        *("_received", "_replayed", "_started", "_target", "_task", "_token", "_token_seconds", "body", "idle_timeout"),
+        *("_is_head_sent", "_is_resent", "_keep_alive", "_keeper", "_origin", "_path", "_principal", "_received"),
+        *("_replayed", "_started", "_target", "_task", "_token", "_token_seconds", "body", "idle_timeout"),
+        *("is_the_last", "is_to_head", "response_timeout", "sends_chunks"),
     )
 
     def __init__(self, client: ClientConnection, head: RequestHead, path: RoutePath, target: bytes, most: int) -> None:
         """Raises `ProblemError` where the head says that the request cannot cross."""
-        route = path.route
-        self.idle_timeout = route.idle_timeout
+        route, fields = path.route, head.fields
+        self.response_timeout, self.idle_timeout = route.response_timeout, route.idle_timeout
+        self.is_to_head = head.method == b"HEAD"
+        self.sends_chunks = fields.is_chunked
         self.body: RequestBody | None = None
-        if head.is_chunked:
+        if fields.is_chunked:
             self._framing = b"Transfer-Encoding: chunked\r\n"
             self.body = RequestBody(head, max_body=route.max_body, trailer_bytes=most)
-        elif head.length is not None:
-            self._framing = b"Content-Length: %d\r\n" % head.length
-            if head.length:
+        elif fields.length is not None:
+            self._framing = b"Content-Length: %d\r\n" % fields.length
+            if fields.length:
                 self.body = RequestBody(head, max_body=route.max_body, trailer_bytes=most)
         else:
             self._framing = b""
-            if upgrades := head.upgrades:
+            if fields.options and (upgrades := head.upgrades):
                 self._framing = b"Connection: upgrade\r\nUpgrade: %b\r\n" % b", ".join(upgrades)
         self._client = client
         self._head = head
@@ -171,8 +174,8 @@ class Crossing:
         self._is_head_sent = self._is_done = False
         self._is_chunked = False
         # A body where others expect none: what follows might be read as a request of its own (RFC 9110 §9.3.1).
-        self._is_odd = self.body is not None and head.method in {b"GET", b"HEAD"}
-        self._keep_alive = head.keep_alive and not self._is_odd
+        self.is_the_last = self.body is not None and head.method in {b"GET", b"HEAD"}
+        self._keep_alive = head.keep_alive and not self.is_the_last
         self._code, self._origin = 499, "proxy"
         self._received = 0
         self._started = time.perf_counter()
@@ -208,7 +211,7 @@ class Crossing:
 
     def _ask(self, token: Token, connection: UpstreamConnection) -> None:
         """Sends the request."""
-        route, body = self._path.route, self.body
+        body = self.body
         self._token, self._connection = token, connection
         self._asked = time.perf_counter()
         head = self._path.rules.head(self._head, self._target, self._framing, token.header_value.encode())
@@ -216,12 +219,7 @@ class Crossing:
             self,
             head,
             b"" if body is None else body.send_to(connection),
-            is_to_head=self._head.method == b"HEAD",
-            is_chunked=self._head.is_chunked,
-            is_last_request=self._is_odd,
             is_last=body is None or body.is_whole,
-            response_timeout=route.response_timeout,
-            idle_timeout=route.idle_timeout,
         )
         if body is not None and not body.is_whole:
             self._client.go_on()
@@ -348,9 +346,9 @@ class Crossing:
         if self.body is not None and not self.body.is_whole:
             self._keep_alive = False  # an answer before the request's end: the rest is of no use to anybody
         framing = b""
-        if head.length is not None:
-            framing = b"Content-Length: %d\r\n" % head.length
-        elif not (request.method == b"HEAD" or head.status in BODILESS_STATUSES):
+        if head.fields.length is not None:
+            framing = b"Content-Length: %d\r\n" % head.fields.length
+        elif not (self.is_to_head or head.status in BODILESS_STATUSES):
             if request.is_http10:
                 self._keep_alive = False
             else:
@@ -365,14 +363,14 @@ class Crossing:
     def _switch(self, head: AnswerHead, pieces: list[bytes]) -> None:
         """Opens the tunnel, where the protocol is one that was asked for (RFC 9110 §7.8)."""
         connection, asked = self._connection, self._head.upgrades if self.body is None else []
-        protocols = head.members(b"upgrade")
+        protocols = head.fields.members(b"upgrade")
         if connection is None or not asked or not protocols or not set(protocols) <= set(asked):
             self._leave_connection()
             self._fail(ProblemError("upstream_protocol", "The upstream switched to a protocol that was not asked for."))
             return
         self._code, self._origin = 101, "upstream"
         self._is_head_sent = True
-        upgrade = b", ".join(head.values(b"upgrade"))
+        upgrade = b", ".join(head.fields.values(b"upgrade"))
         self._client.write(answer_head(head, b"Connection: upgrade\r\nUpgrade: %b\r\n" % upgrade))
         self._connection = None
         loop = asyncio.get_running_loop()
@@ -467,7 +465,7 @@ class Crossing:
 
 def _is_about_the_token(head: AnswerHead) -> bool:
     """Whether a 401 may be healed by another token (RFC 6750 §3.1 says when it may not)."""
-    return not any(b"insufficient_scope" in challenge for challenge in head.values(b"www-authenticate"))
+    return not any(b"insufficient_scope" in challenge for challenge in head.fields.values(b"www-authenticate"))
 
 
 def _shown(target: bytes) -> str:

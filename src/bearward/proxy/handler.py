@@ -7,6 +7,7 @@ from ..errors import ProblemError
 from .answers import connection_line
 from .client import ClientConnection
 from .crossing import Crossing, RoutePath
+from .fields import Fields
 from .guard import ALLOWED_METHODS, METHODS_NOT_FORWARDED, Guard, check_method, check_path, parse_target
 from .messages import RequestHead
 from .routes import Router, join
@@ -33,12 +34,13 @@ class Handler:
             check_method(head.method)
         asterisk = head.method == b"OPTIONS" and head.target == b"*"
         target = parse_target(b"/" if asterisk else head.target)
-        self._check_who(head, target.authority)
+        fields = head.fields
+        self._check_who(fields, target.authority)
         if head.method in METHODS_NOT_FORWARDED:
             check_method(head.method)
         if is_draining:
             raise ProblemError("draining", "bearward is stopping.", retry_after=5, close=True)
-        if any(value.lower() != b"100-continue" for value in head.values(b"expect")):
+        if not fields.has_only_host and not {b"100-continue"}.issuperset(fields.members(b"expect")):
             raise ProblemError("expectation_failed", "The only expectation that is known is 100-continue.", close=True)
         if asterisk:
             line = connection_line(head, keep_alive=True)
@@ -50,12 +52,13 @@ class Handler:
         path, rest = found
         return Crossing(client, head, path, join(path.base, rest) + target.query, self._trailer_bytes)
 
-    def _check_who(self, head: RequestHead, authority: bytes | None) -> None:
-        hosts = head.values(b"host")
+    def _check_who(self, fields: Fields, authority: bytes | None) -> None:
+        hosts = fields.values(b"host")
         self._guard.check_host(hosts, authority)
-        if origins := head.values(b"origin"):
-            self._guard.check_origin(origins, hosts[0])
-        elif b"cross-site" in head.values(b"sec-fetch-site"):
-            self._guard.refuse_origin()
-        if self._required is not None and not head.header(self._required):
+        if not fields.has_only_host:
+            if origins := fields.values(b"origin"):
+                self._guard.check_origin(origins, hosts[0])
+            elif b"cross-site" in fields.values(b"sec-fetch-site"):
+                self._guard.refuse_origin()
+        if self._required is not None and not fields.search(self._required):
             raise ProblemError("header_required", "See require_header in the config for its name.")

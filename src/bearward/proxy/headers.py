@@ -1,14 +1,16 @@
 """What crosses in each direction, and where the token goes in. Pure, on raw bytes.
 
 Nothing is decoded, reordered or added but what stands here: an upstream sees what the client sent, without what
-belongs to one connection only (`messages` leaves that out), with a Host, a framing and a token of our making.
+belongs to one connection only (`fields` leaves that out), with a Host, a framing and a token of our making.
 """
 
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from .fields import read_as
 from .messages import AnswerHead, RequestHead
 
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 _ALWAYS_DROPPED: Final = frozenset({b"authorization"})
 
 
@@ -24,7 +26,7 @@ class RequestRules:
         add: Iterable[tuple[str, str]] = (),
     ) -> None:
         added = [(name, value) for name, value in add]
-        names = {name.lower().encode() for name in (token_header, *drop, *(name for name, _ in added))}
+        names = {read_as(name.lower().encode()) for name in (token_header, *drop, *(name for name, _ in added))}
         self._drops = frozenset(names - _ALWAYS_DROPPED)
         self._host = b" HTTP/1.1\r\nHost: " + authority.encode()
         self._last = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in added)
@@ -33,15 +35,10 @@ class RequestRules:
     def head(self, head: RequestHead, target: bytes, framing: bytes, token: bytes) -> bytes:
         """The head that goes upstream. The token comes last, so that nothing a client names can remove it."""
         return b"%b %b%b\r\n%b%b%b%b\r\n\r\n" % (
-            *(head.method, target, self._host, joined(head.crossing(self._drops)), framing, self._last, token),
+            *(head.method, target, self._host, head.fields.crossing(self._drops), framing, self._last, token),
         )
 
 
 def answer_head(head: AnswerHead, framing: bytes) -> bytes:
     """The head that goes to the client. `framing` has the length or coding, and the connection's fate."""
-    return b"HTTP/1.1 %b\r\n%b%b\r\n" % (head.start, joined(head.crossing(frozenset())), framing)
-
-
-def joined(lines: list[bytes]) -> bytes:
-    """Header lines, each with its end."""
-    return b"\r\n".join(lines) + b"\r\n" if lines else b""
+    return b"HTTP/1.1 %b\r\n%b%b\r\n" % (head.start, head.fields.crossing(_NOTHING), framing)

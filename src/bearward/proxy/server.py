@@ -26,7 +26,7 @@ class DataPort:
         self.is_draining = False
         self._loop = asyncio.get_running_loop()
         self._all: set[ClientConnection] = set()
-        self._waiting: dict[ClientConnection, None] = {}
+        self.waiting: dict[ClientConnection, None] = {}
         """Those without a request in progress, the longest without one first."""
         self._empty = asyncio.Event()
 
@@ -41,8 +41,8 @@ class DataPort:
     def entered(self, connection: ClientConnection) -> bool:
         """A new connection; whether there is room for it. The one that has waited longest makes room."""
         room = self.limits.connections - len(self._all)
-        if room <= 0 and self._waiting:
-            longest = next(iter(self._waiting))
+        if room <= 0 and self.waiting:
+            longest = next(iter(self.waiting))
             longest.abort()
             self.left(longest)
             room += 1
@@ -53,23 +53,14 @@ class DataPort:
 
     def left(self, connection: ClientConnection) -> None:
         self._all.discard(connection)
-        self._waiting.pop(connection, None)
+        self.waiting.pop(connection, None)
         if not self._all:
             self._empty.set()
-
-    def waits(self, connection: ClientConnection) -> None:
-        """No request is in progress on it."""
-        self._waiting.pop(connection, None)
-        self._waiting[connection] = None
-
-    def works(self, connection: ClientConnection) -> None:
-        """A request is in progress on it."""
-        self._waiting.pop(connection, None)
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - of a whole phase
         """Lets what is in flight end within `timeout` seconds, then closes everything."""
         self.is_draining = True
-        for connection in list(self._waiting):
+        for connection in list(self.waiting):
             connection.close_if_idle()
         if self._all:
             self._empty.clear()

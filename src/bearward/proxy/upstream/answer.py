@@ -85,9 +85,9 @@ class AnswerReader:
             self.is_until_close = True
         elif self._is_to_head or head.status in BODILESS_STATUSES:
             return
-        elif head.is_chunked:
+        elif head.fields.is_chunked:
             self._decoder = ChunkedDecoder(self._most)
-        elif head.length is not None:
-            self._left = head.length
+        elif head.fields.length is not None:
+            self._left = head.fields.length
         else:
             self.is_until_close = True

@@ -20,7 +20,15 @@ IDLE: Final = 30.0
 
 
 class Asker(Protocol):
-    """Who sent a request, and hears of its answer."""
+    """Who sent a request, and hears of its answer. Times are in seconds."""
+
+    is_to_head: bool
+    """Whether the answer has no body, whatever its head says."""
+    sends_chunks: bool
+    is_the_last: bool
+    """Whether the connection is not to be used again."""
+    response_timeout: float
+    idle_timeout: float
 
     def on_informational(self, head: AnswerHead) -> None: ...
 
@@ -54,17 +62,8 @@ class UpstreamConnection(asyncio.Protocol):
     """A connection. It belongs to its pool while it is idle, and to one asker during an exchange."""
 
     __slots__ = (
-        *(
-            "_asker",
-            "_deadline",
-            "_idle_timeout",
-            "_is_chunked",
-            "_is_head_told",
-            "_is_last_request",
-            "_is_paused",
-            "_is_sent",
-        ),
-        *("_owner", "_reader", "_response_timeout", "_transport", "_tunnel", "is_closed", "is_reused", "opened_at"),
+        *("_asker", "_deadline", "_is_head_told", "_is_paused", "_is_sent", "_owner", "_reader", "_transport"),
+        *("_tunnel", "is_closed", "is_reused", "opened_at"),
     )
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
@@ -75,9 +74,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._asker: Asker | None = None
         self._reader: AnswerReader | None = None
         self._tunnel: Tunnel | None = None
-        self._response_timeout = self._idle_timeout = 0.0
-        self._is_chunked = False
-        self._is_last_request = False
         self._is_sent = True
         self._is_head_told = False
         self._is_paused = False
@@ -86,53 +82,35 @@ class UpstreamConnection(asyncio.Protocol):
 
     # ── what its asker does ──────────────────────────────────────────────────────────────────────────────────
 
-    def ask(
-        self,
-        asker: Asker,
-        head: bytes,
-        body: bytes,
-        *,
-        is_to_head: bool,
-        is_chunked: bool,
-        is_last: bool,
-        is_last_request: bool,
-        response_timeout: float,
-        idle_timeout: float,
-    ) -> None:
-        """Sends a request: its head, and what is here of its body; unless that is the last, `send_body` follows.
-
-        After one with `is_last_request` the connection is not used again.
-        """
-        self._is_last_request = is_last_request
+    def ask(self, asker: Asker, head: bytes, body: bytes, *, is_last: bool) -> None:
+        """Sends a request: its head, and what is here of its body; unless that is the last, `send_body` follows."""
         self._asker = asker
-        self._reader = AnswerReader(is_to_head=is_to_head, header_bytes=self._owner.header_bytes)
-        self._response_timeout, self._idle_timeout = response_timeout, idle_timeout
-        self._is_chunked = is_chunked
+        self._reader = AnswerReader(is_to_head=asker.is_to_head, header_bytes=self._owner.header_bytes)
         self._is_head_told = False
-        self._deadline.clear()
         self._is_sent = False
-        if is_chunked:
+        if asker.sends_chunks:
             self._transport.writelines([head, *chunk([body] if body else [], is_last=is_last)])
         else:
             self._transport.write(head + body if body else head)
         if is_last:
-            self._sent()
+            self._is_sent = True
+            self._deadline.set(asker.response_timeout)
+        else:
+            self._deadline.clear()
 
     def send_body(self, data: bytes, *, is_last: bool) -> None:
         """Sends more of the request's body."""
-        if self.is_closed:
+        asker = self._asker
+        if self.is_closed or asker is None:
             return
-        if self._is_chunked:
+        if asker.sends_chunks:
             self._transport.writelines(chunk([data] if data else [], is_last=is_last))
         elif data:
             self._transport.write(data)
         if is_last:
-            self._sent()
-
-    def _sent(self) -> None:
-        self._is_sent = True
-        if not self._is_head_told:
-            self._deadline.set(self._response_timeout)
+            self._is_sent = True
+            if not self._is_head_told:
+                self._deadline.set(asker.response_timeout)
 
     def hold(self) -> None:
         """Reads no more for now."""
@@ -147,8 +125,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self._is_paused and not self.is_closed:
             self._is_paused = False
             self._transport.resume_reading()
-            if self._is_head_told:
-                self._deadline.set(self._idle_timeout)
+            if self._is_head_told and self._asker is not None:
+                self._deadline.set(self._asker.idle_timeout)
 
     def join(self, tunnel: Tunnel) -> asyncio.Transport:
         """After a 101: what comes goes into `tunnel`."""
@@ -196,7 +174,7 @@ class UpstreamConnection(asyncio.Protocol):
         if reader.is_whole:
             self._end_exchange(reader)
         elif not self._is_paused:
-            self._deadline.set(self._idle_timeout)
+            self._deadline.set(asker.idle_timeout)
         if self._is_head_told:
             if pieces or reader.is_whole:
                 asker.on_data(pieces, is_whole=reader.is_whole)
@@ -227,7 +205,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._tunnel is not None:
             self._tunnel.upstream_is_full(is_full=True)
         elif self._asker is not None:
-            self._deadline.set(self._idle_timeout)
+            self._deadline.set(self._asker.idle_timeout)
             self._asker.on_writable(is_writable=False)
 
     def resume_writing(self) -> None:
@@ -235,7 +213,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._tunnel.upstream_is_full(is_full=False)
         elif self._asker is not None:
             if self._is_sent and not self._is_head_told:
-                self._deadline.set(self._response_timeout)
+                self._deadline.set(self._asker.response_timeout)
             elif not self._is_head_told:
                 self._deadline.clear()
             self._asker.on_writable(is_writable=True)
@@ -244,10 +222,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _end_exchange(self, reader: AnswerReader) -> None:
         """The answer is whole. The connection is free again, if nothing speaks against it."""
-        head = reader.head
+        head, asker = reader.head, self._asker
         self._asker = self._reader = None
         is_good = head is not None and head.keep_alive and not reader.has_surplus
-        if is_good and self._is_sent and not self._is_paused and not self._is_last_request:
+        if is_good and self._is_sent and not self._is_paused and asker is not None and not asker.is_the_last:
             self.is_reused = True
             self._deadline.set(IDLE)
             self._owner.freed(self)

@@ -64,11 +64,18 @@ def _look_up(host: str, port: int, flags: int) -> Addresses:
 class Dialer:
     """Opens connections to one upstream."""
 
-    def __init__(self, upstream: Upstream, tls: Tls, egress: EgressProxy | None, names: Names) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        context: ssl.SSLContext | None,
+        server_name: str | None,
+        egress: EgressProxy | None,
+        names: Names,
+    ) -> None:
         self._upstream = upstream
         self._names = names
-        self._context = ResumingContext.of(tls) if upstream.scheme == "https" else None
-        self._server_name = tls.server_name or upstream.host
+        self._context = context
+        self._server_name = server_name or upstream.host
         self._egress = egress if self._context is not None and not is_loopback(upstream.host) else None
 
     async def connect(self, protocol: Callable[[], P], seconds: float) -> P:
@@ -124,18 +131,21 @@ class Dialer:
 class ResumingContext(ssl.SSLContext):
     """Offers the last session again, so that a further connection needs no new key exchange (RFC 8446 §2.2)."""
 
-    _last: ssl.SSLObject | None = None
+    _last: dict[str | None, ssl.SSLObject]
 
     @classmethod
     def of(cls, tls: Tls) -> "ResumingContext":
         """Raises `OSError` for files that cannot be used (the config was checked, but that is some time ago)."""
-        return client_context(tls, cls)
+        context = client_context(tls, cls)
+        context._last = {}
+        return context
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
-        last = self._last
+        name = options.get("server_hostname")
+        last = self._last.get(name)
         if last is not None and (session := last.session) is not None:
             options["session"] = session
-        self._last = made = super().wrap_bio(*args, **options)
+        self._last[name] = made = super().wrap_bio(*args, **options)
         return made
 
 

@@ -16,7 +16,7 @@ from ...tls import Tls
 from ..limits import Limits
 from ..routes import Upstream
 from .connection import UpstreamConnection
-from .dial import Dialer, Names
+from .dial import Dialer, Names, ResumingContext
 
 MOST_AGE: Final = 300.0
 """Seconds after which a connection is not used again, so that a name's new addresses are followed."""
@@ -143,6 +143,7 @@ class Pools:
         self._limits = limits
         self._egress = egress
         self._names = Names()
+        self._contexts: dict[Tls, ResumingContext] = {}
         self._pools: dict[tuple[str, str, int, Tls], Pool] = {}
 
     def pool(self, upstream: Upstream, tls: Tls) -> Pool:
@@ -150,7 +151,8 @@ class Pools:
         key = (upstream.scheme, upstream.host, upstream.port, tls)
         pool = self._pools.get(key)
         if pool is None:
-            dialer = Dialer(upstream, tls, self._egress, self._names)
+            context = self._context(tls) if upstream.scheme == "https" else None
+            dialer = Dialer(upstream, context, tls.server_name, self._egress, self._names)
             pool = self._pools[key] = Pool(upstream, dialer, self._limits, self._make_room)
         return pool
 
@@ -160,7 +162,15 @@ class Pools:
         if excess > 0:
             any(pool.drop_idle() for pool in self._pools.values())
 
+    def _context(self, tls: Tls) -> ResumingContext:
+        """One for all that trust and show the same: to read the system's roots takes time and memory."""
+        context = self._contexts.get(tls)
+        if context is None:
+            context = self._contexts[tls] = ResumingContext.of(tls)
+        return context
+
     def close(self) -> None:
         for pool in self._pools.values():
             pool.close()
+        self._pools.clear()
         self._names.close()
