@@ -251,8 +251,10 @@ class ClientConnection(asyncio.Protocol):
 
     def write(self, *data: bytes) -> None:
         """Writes all of it at once."""
-        if len(data) == 1 or sum(map(len, data)) <= COPY_BYTES:
-            self._transport.write(b"".join(data))
+        if len(data) == 1:
+            self._transport.write(data[0])
+        elif len(data) == 2 and len(data[1]) <= COPY_BYTES:
+            self._transport.write(data[0] + data[1])
         else:
             self._transport.writelines(data)
 

@@ -7,7 +7,7 @@ makes of odd spellings. What is matched here is what is sent: nothing is ever no
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
 from ..address import Address, is_loopback
 from ..errors import ProblemError
@@ -20,16 +20,11 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.~!$&'()*+,;=%-]+)(?::(\d{1,5}))?"
 _ABSOLUTE = re.compile(rb"(?i)http://([^/?#]*)([^#]*)")
 
 
-class Target(NamedTuple):
-    """A request target's parts, bytes as they came. `query` starts with its `?`, or is empty."""
+def parse_target(raw: bytes) -> tuple[bytes | None, bytes, bytes]:
+    """Authority, path and query of an origin-form or absolute-form target (RFC 9112 §3.2), bytes as they came.
 
-    authority: bytes | None
-    path: bytes
-    query: bytes
-
-
-def parse_target(raw: bytes) -> Target:
-    """The parts of an origin-form or absolute-form target (RFC 9112 §3.2). Raises `ProblemError`."""
+    The query has its `?`, or is empty. Raises `ProblemError`.
+    """
     authority = None
     if not raw.startswith(b"/"):
         found = _ABSOLUTE.match(raw)
@@ -42,7 +37,7 @@ def parse_target(raw: bytes) -> Target:
     if b"#" in raw:
         raise ProblemError("bad_path", "A request target has no fragment.")
     path, mark, query = raw.partition(b"?")
-    return Target(authority, path, mark + query)
+    return authority, path, mark + query
 
 
 class Guard:

@@ -33,9 +33,9 @@ class Handler:
         if head.method == b"CONNECT":
             check_method(head.method)
         asterisk = head.method == b"OPTIONS" and head.target == b"*"
-        target = parse_target(b"/" if asterisk else head.target)
+        authority, target, query = parse_target(b"/" if asterisk else head.target)
         fields = head.fields
-        self._check_who(fields, target.authority)
+        self._check_who(fields, authority)
         if head.method in METHODS_NOT_FORWARDED:
             check_method(head.method)
         if is_draining:
@@ -45,12 +45,12 @@ class Handler:
         if asterisk:
             line = connection_line(head, keep_alive=True)
             return b"HTTP/1.1 204 No Content\r\nAllow: %b\r\n%b\r\n" % (ALLOWED_METHODS.encode(), line)
-        found = self._router.match(target.path)
-        check_path(target.path, allow_encoded_slash=found is not None and found[0].route.allow_encoded_slash)
+        found = self._router.match(target)
+        check_path(target, allow_encoded_slash=found is not None and found[0].route.allow_encoded_slash)
         if found is None:
             raise ProblemError("no_route", self._no_route)
         path, rest = found
-        return Crossing(client, head, path, join(path.base, rest) + target.query, self._trailer_bytes)
+        return Crossing(client, head, path, join(path.base, rest) + query, self._trailer_bytes)
 
     def _check_who(self, fields: Fields, authority: bytes | None) -> None:
         hosts = fields.values(b"host")

@@ -46,4 +46,5 @@ class Tally(Durations):
     def done(self, method: bytes, code: int, origin: str, seconds: float) -> None:
         """A request came to its end; `code` 499 where its client left before an answer."""
         self.requests[method, code, origin] += 1
-        self.took(seconds)
+        self.buckets[bisect_left(DURATIONS, seconds)] += 1
+        self.seconds += seconds
