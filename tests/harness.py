@@ -21,6 +21,8 @@ from evidence import EVIDENCE
 from ports import free_port
 from wire import Connection, Message
 
+_OPTIONS = os.environ.get("BEARWARD_PYTHON_OPTIONS", "").split()
+"""Of the interpreter that runs the product: with `-O` all must hold as well."""
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 45.0
 _POLL = 0.02
@@ -167,7 +169,7 @@ class Bearward:
         with (self._output / "stdout").open("wb") as out, (self._output / "stderr").open("wb") as err:
             self._process = await asyncio.create_subprocess_exec(
                 *("sh", "-c", self._shell, "sh"),
-                *(sys.executable, "-P", "-m", "bearward", "run", "-c", str(self.config_file)),
+                *(sys.executable, "-P", *_OPTIONS, "-m", "bearward", "run", "-c", str(self.config_file)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

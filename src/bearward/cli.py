@@ -53,10 +53,13 @@ def run(config: Path) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):  # until the loop has its own: as process 1 there is no default
         signal.signal(number, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGHUP, lambda *_: None)  # the config is being read at this moment
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # it waits until there is somebody to read again
     reading = Reading(config)
-    from .app import BindError, TlsFilesError, UnsafeParserError  # takes about as long as reading does
-    from .run import run
+    try:
+        from .app import BindError, TlsFilesError, UnsafeParserError  # takes about as long as reading does
+        from .run import run
+    except ImportError as error:
+        _fail(f"a library does not load, install bearward again from wheels for this platform: {error}")
 
     settings = _settings(reading.settings)
     try:

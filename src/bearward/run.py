@@ -127,6 +127,7 @@ def _watch_for_reload() -> asyncio.Event:
             loop.call_soon_threadsafe(reloading.set)
 
     signal.signal(signal.SIGHUP, reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one may have come while bearward started
     return reloading
 
 

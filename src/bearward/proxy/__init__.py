@@ -1,7 +1,8 @@
 """How one request crosses. Knows nothing of how tokens are obtained.
 
 What may live here: pure rules (`routes`: which upstream; `guard`: who may ask, and for what; `headers`: what crosses
-in each direction), the request's `body`, the one place that opens connections to data centers (`upstream`), what
-bearward says itself (`answers`), a request's way through its route (`crossing`), the one that takes every request
-(`handler`), and the aiohttp server in front (`server`).
+in each direction; `limits`), the language of HTTP/1.1 (`messages`, `fields`, `chunked`), a client's connection
+(`client`) and all of them (`server`), what is decided about a request (`handler`), its way through its route
+(`crossing`) with its `body`, the `upstream` side, what bearward says itself (`answers`), a `tunnel`, and a route's
+numbers (`tally`).
 """
