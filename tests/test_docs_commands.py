@@ -106,7 +106,8 @@ async def make(stage: Stage, command: Command) -> None:
     ci = (ROOT / ".ci" / "run").read_text()
     done = {word for line in re.findall(r"\bmake --silent (.*)$", ci, re.MULTILINE) for word in line.split()}
     done |= {"test"} if re.search(r"/pytest \| tee ", ci) else set()
-    assert target in done or set(needs.split()) <= done
+    # A venv of its own, as the benchmark has, is made by the same two commands as CI's.
+    assert target in done or {word for word in needs.split() if not word.endswith("/installed")} <= done
 
 
 async def docker_build(_stage: Stage, command: Command) -> None:

@@ -18,7 +18,7 @@ from vendors.atlas import Atlas
 from wire import Connection, Message, RawUpstream, Reader, Writer
 
 # How long what is in flight may take, and what the rest of the end may add.
-DRAIN = 30.0
+DRAIN = 3.0
 SLACK = 4.0
 
 together = Together()
@@ -40,7 +40,7 @@ async def test_work_without_end_is_ended(folder: Path) -> None:
             await writer.drain()
             await asyncio.sleep(0.1)
 
-    async with raw_proxy(folder) as proxy:
+    async with raw_proxy(folder, limits={"drain_timeout": DRAIN}) as proxy:
         proxy.upstream.script = tell
         async with proxy.bearward.connect() as stream, proxy.bearward.connect() as waiting:
             await stream.send(proxy.request(b"/raw/events"))
