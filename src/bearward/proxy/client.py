@@ -18,6 +18,7 @@ from .. import events
 from ..errors import ProblemError
 from .answers import problem_answer
 from .body import RequestBody
+from .chunked import CHEAP_BYTES, Piece
 from .deadline import Deadline
 from .limits import Limits
 from .messages import HEAD_END, RequestHead, check_partial_head, read_request_head
@@ -29,8 +30,6 @@ HOLD_BYTES: Final = 64 << 10
 """How much may wait behind a request before the client is no longer read."""
 LINGER: Final = 2.0
 """For how long what a refused client still sends is thrown away, so that it can read the answer (RFC 9112 §9.6)."""
-COPY_BYTES: Final = 16 << 10
-"""Up to this, putting pieces together costs less than writing them one by one."""
 LOOK_AFTER: Final = 0.5
 """How often a client that is not read is looked at: it may have left."""
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
@@ -249,12 +248,12 @@ class ClientConnection(asyncio.Protocol):
 
     # ── what a request does ──────────────────────────────────────────────────────────────────────────────────
 
-    def write(self, *data: bytes) -> None:
+    def write(self, *data: Piece) -> None:
         """Writes all of it at once."""
         if len(data) == 1:
             self._transport.write(data[0])
-        elif len(data) == 2 and len(data[1]) <= COPY_BYTES:
-            self._transport.write(data[0] + data[1])
+        elif len(data) == 2 and len(data[1]) <= CHEAP_BYTES:
+            self._transport.write(b"".join(data))
         else:
             self._transport.writelines(data)
 

@@ -17,7 +17,7 @@ from .. import events
 from ..errors import ProblemError
 from .answers import connection_line, problem_answer
 from .body import RequestBody
-from .chunked import chunk
+from .chunked import Piece, chunk
 from .client import ClientConnection
 from .headers import RequestRules, answer_head
 from .messages import AnswerHead, RequestHead
@@ -168,7 +168,7 @@ class Crossing:
         self._token: Token | None = None
         self._connection: UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._held_back: tuple[AnswerHead, list[bytes], bool] | None = None
+        self._held_back: tuple[AnswerHead, list[Piece], bool] | None = None
         """A 401 that is passed on only if there is no newer token."""
         self._is_resent = self._replayed = False
         self._is_head_sent = self._is_done = False
@@ -230,7 +230,7 @@ class Crossing:
         if not self._head.is_http10:
             self._client.write(answer_head(head, b""))
 
-    def on_answer(self, head: AnswerHead, pieces: list[bytes], *, is_whole: bool) -> None:
+    def on_answer(self, head: AnswerHead, pieces: list[Piece], *, is_whole: bool) -> None:
         if is_whole:
             self._connection = None
         if head.status == 101:
@@ -240,7 +240,7 @@ class Crossing:
         else:
             self._relay(head, pieces, is_whole)
 
-    def on_data(self, pieces: list[bytes], *, is_whole: bool) -> None:
+    def on_data(self, pieces: list[Piece], *, is_whole: bool) -> None:
         if is_whole:
             self._connection = None
         if self._held_back is not None:
@@ -301,7 +301,7 @@ class Crossing:
 
     # ── a 401 ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _on_unauthorized(self, head: AnswerHead, pieces: list[bytes], is_whole: bool) -> None:
+    def _on_unauthorized(self, head: AnswerHead, pieces: list[Piece], is_whole: bool) -> None:
         self._path.tally.unauthorized += 1
         body = self.body
         may_replay = self._path.route.on_401 == "replay" and not self._replayed
@@ -338,7 +338,7 @@ class Crossing:
 
     # ── relay ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _relay(self, head: AnswerHead, pieces: list[bytes], is_whole: bool) -> None:
+    def _relay(self, head: AnswerHead, pieces: list[Piece], is_whole: bool) -> None:
         """Passes the answer's head on, and what is here of its body; `on_data` does the rest."""
         request = self._head
         self._code, self._origin = head.status, "upstream"
@@ -360,7 +360,7 @@ class Crossing:
         if is_whole:
             self._end()
 
-    def _switch(self, head: AnswerHead, pieces: list[bytes]) -> None:
+    def _switch(self, head: AnswerHead, pieces: list[Piece]) -> None:
         """Opens the tunnel, where the protocol is one that was asked for (RFC 9110 §7.8)."""
         connection, asked = self._connection, self._head.upgrades if self.body is None else []
         protocols = head.fields.members(b"upgrade")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from .chunked import Piece
 from .deadline import Deadline
 
 
@@ -47,7 +48,7 @@ class Tunnel:
         self._deadline.set(self._idle_timeout)
         self._to_upstream.write(data)
 
-    def from_upstream(self, data: bytes) -> None:
+    def from_upstream(self, data: Piece) -> None:
         self.from_upstream_bytes += len(data)
         self._deadline.set(self._idle_timeout)
         self._to_client.write(data)

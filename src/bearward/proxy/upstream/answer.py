@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ..chunked import ChunkedDecoder, MalformedError
+from ..chunked import ChunkedDecoder, MalformedError, Piece
 from ..messages import HEAD_END, AnswerHead, read_answer_head
 
 BODILESS_STATUSES: Final = frozenset({204, 304})
@@ -39,7 +39,7 @@ class AnswerReader:
         """Whether any byte of an answer came."""
         return self.head is not None or bool(self._held)
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> list[Piece]:
         """What `data` holds of the body, in pieces none of which is empty. Raises `MalformedError`."""
         if self.head is None:
             data = self._read_heads(data)

@@ -9,7 +9,7 @@ import ssl
 from typing import Any, Final, Protocol, cast
 
 from ...errors import ProblemError
-from ..chunked import MalformedError, chunk
+from ..chunked import CHEAP_BYTES, MalformedError, Piece, chunk
 from ..deadline import Deadline
 from ..messages import AnswerHead
 from ..tunnel import Tunnel
@@ -32,10 +32,10 @@ class Asker(Protocol):
 
     def on_informational(self, head: AnswerHead) -> None: ...
 
-    def on_answer(self, head: AnswerHead, pieces: list[bytes], *, is_whole: bool) -> None:
+    def on_answer(self, head: AnswerHead, pieces: list[Piece], *, is_whole: bool) -> None:
         """The final head, and what came of the body with it."""
 
-    def on_data(self, pieces: list[bytes], *, is_whole: bool) -> None:
+    def on_data(self, pieces: list[Piece], *, is_whole: bool) -> None:
         """More of the body."""
 
     def on_failure(self, problem: ProblemError) -> None:
@@ -90,8 +90,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_sent = False
         if asker.sends_chunks:
             self._transport.writelines([head, *chunk([body] if body else [], is_last=is_last)])
+        elif len(body) <= CHEAP_BYTES:
+            self._transport.write(head + body)
         else:
-            self._transport.write(head + body if body else head)
+            self._transport.writelines([head, body])
         if is_last:
             self._is_sent = True
             self._deadline.set(asker.response_timeout)
