@@ -22,9 +22,9 @@ from .config import Settings
 from .ops.admin import admin_application
 from .ops.metrics import Metrics
 from .ops.state import State
-from .proxy.crossing import RoutePath
 from .proxy.guard import Guard
 from .proxy.handler import Handler
+from .proxy.path import RoutePath
 from .proxy.routes import Route
 from .proxy.server import DataPort
 from .proxy.tally import Tally

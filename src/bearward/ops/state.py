@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ..proxy.crossing import RoutePath
+from ..proxy.path import RoutePath
 from ..tokens.source import TokenSource
 
 

@@ -9,7 +9,6 @@ A head is judged when all of it is here; what is pipelined behind a request stay
 
 import asyncio
 import re
-import select
 import socket
 import struct
 from typing import Final, Protocol, cast
@@ -21,6 +20,7 @@ from .body import RequestBody
 from .chunked import CHEAP_BYTES, Piece
 from .deadline import Deadline
 from .limits import Limits
+from .lookout import Lookout
 from .messages import HEAD_END, RequestHead, check_partial_head, read_request_head
 from .tunnel import Tunnel
 
@@ -30,8 +30,6 @@ HOLD_BYTES: Final = 64 << 10
 """How much may wait behind a request before the client is no longer read."""
 LINGER: Final = 2.0
 """For how long what a refused client still sends is thrown away, so that it can read the answer (RFC 9112 §9.6)."""
-LOOK_AFTER: Final = 0.5
-"""How often a client that is not read is looked at: it may have left."""
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 
 
@@ -77,7 +75,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         *("_body", "_deadline", "_held", "_is_advancing", "_is_closing", "_is_full", "_is_idle", "_is_paused"),
-        *("_look", "_loop", "_port", "_request", "_transport", "_tunnel", "_unsent", "_waiting"),
+        *("_lookout", "_loop", "_port", "_request", "_transport", "_tunnel", "_unsent", "_waiting"),
     )
 
     def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:
@@ -92,7 +90,7 @@ class ClientConnection(asyncio.Protocol):
         self._body: RequestBody | None = None
         """The body that is still to come."""
         self._tunnel: Tunnel | None = None
-        self._look: asyncio.TimerHandle | None = None
+        self._lookout = Lookout(loop, self._leave)
         self._is_idle = False
         """Whether nothing has come since the last answer."""
         self._is_paused = False
@@ -132,6 +130,7 @@ class ClientConnection(asyncio.Protocol):
             self._tunnel.close()
         self._leave()
         self._deadline.end()
+        self._lookout.end()
         self._port.left(self)
 
     def pause_writing(self) -> None:
@@ -263,13 +262,13 @@ class ClientConnection(asyncio.Protocol):
             self._is_paused = True
             self._transport.pause_reading()
             self._watch_body()
-            self._look = self._loop.call_later(LOOK_AFTER, self._look_for_end)
+            self._lookout.start(self._transport)
 
     def go_on(self) -> None:
         """Reads again."""
         if self._is_paused:
             self._is_paused = False
-            self._stop_looking()
+            self._lookout.stop()
             if not self._transport.is_closing():
                 self._transport.resume_reading()
             self._watch_body()
@@ -341,7 +340,7 @@ class ClientConnection(asyncio.Protocol):
         self._held = b""
         self._unsent = self._transport.get_write_buffer_size()
         self._deadline.set(LINGER if linger and not self._unsent else IDLE)
-        self._stop_looking()
+        self._lookout.stop()
         if not linger:
             self._transport.close()
             return
@@ -354,7 +353,7 @@ class ClientConnection(asyncio.Protocol):
     def _leave(self) -> None:
         """The client left."""
         request, self._request, self._body = self._request, None, None
-        self._stop_looking()
+        self._lookout.stop()
         if request is not None:
             request.on_client_left()
             self._transport.abort()
@@ -386,17 +385,3 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(problem, None)
         else:
             self._close(linger=False)
-
-    def _look_for_end(self) -> None:
-        """Looks for a client's end without reading what it sent before."""
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", 0))
-        if poll.poll(0):
-            self._leave()
-        else:
-            self._look = self._loop.call_later(LOOK_AFTER, self._look_for_end)
-
-    def _stop_looking(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None

@@ -11,7 +11,7 @@ requests, there is no task. `_wait` is the only place that makes one.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 from .. import events
 from ..errors import ProblemError
@@ -19,117 +19,14 @@ from .answers import connection_line, problem_answer
 from .body import RequestBody
 from .chunked import Piece, chunk
 from .client import ClientConnection
-from .headers import RequestRules, answer_head
+from .headers import answer_head
 from .messages import AnswerHead, RequestHead
-from .routes import Route
-from .tally import Tally
+from .path import RoutePath, Token
 from .tunnel import Tunnel
 from .upstream.answer import BODILESS_STATUSES
 from .upstream.connection import UpstreamConnection
-from .upstream.pool import Pool
 
 RETRIABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-
-
-class Token(Protocol):
-    """What the proxy knows of a token."""
-
-    @property
-    def header_value(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-
-T = TypeVar("T", bound=Token)
-
-
-class Keeper(Protocol[T]):
-    """Who gives the token; the only thing that the proxy knows of how tokens live."""
-
-    def current(self) -> T | None:
-        """The token, where it can be used at once."""
-
-    async def wait(self) -> T:
-        """The token, as soon as there is one; raises `ProblemError`."""
-
-    def reject(self, token: T) -> None:
-        """Hears that the upstream answered 401 to `token`."""
-
-    async def replace(self, token: T) -> T | None:
-        """After such a 401: a newer token, or None."""
-
-
-class Tokens(Protocol):
-    """Where a route's tokens come from."""
-
-    def keeper(self, principal: str) -> Keeper[Any]: ...
-
-
-class RoutePath:
-    """A route with all that its requests need, put together once."""
-
-    def __init__(
-        self,
-        route: Route,
-        tokens: Tokens,
-        pool: Pool,
-        tally: Tally,
-        *,
-        token_header: str,
-        principal_header: str | None,
-        observe: events.Observer,
-        access: Callable[[events.RequestDone], None] | None,
-    ) -> None:
-        self.route = route
-        self.tokens = tokens
-        self.pool = pool
-        self.tally = tally
-        self.principal_header = principal_header
-        self.observe = observe
-        self.access = access
-        self._in_flight = 0
-        self._unused: asyncio.Event | None = None
-        self.base = route.upstream.path.encode()
-        self.rules = RequestRules(
-            authority=route.upstream.authority,
-            token_header=token_header,
-            drop=(*route.remove_headers, *([principal_header] if principal_header else [])),
-            add=[(name, value.reveal()) for name, value in route.set_headers],
-        )
-
-    def entered(self) -> None:
-        """One more request is on its way."""
-        self._in_flight += 1
-        self.tally.in_flight += 1
-
-    def left(self) -> None:
-        """It came to its end."""
-        self._in_flight -= 1
-        self.tally.in_flight -= 1
-        if self._unused is not None and not self._in_flight:
-            self._unused.set()
-
-    async def unused(self) -> None:
-        """Waits until no request is on its way; no new ones may come."""
-        if self._in_flight:
-            self._unused = asyncio.Event()
-            await self._unused.wait()
-
-    def principal(self, head: RequestHead) -> str:
-        """On whose behalf a request is made; `""` where the route has no principals. Raises `ProblemError`."""
-        name = self.principal_header
-        if name is None:
-            return ""
-        values = head.fields.search(name.lower().encode())
-        if len(values) > 1:
-            raise ProblemError("bad_request", f"The header {name} names one principal, not several.")
-        if not values or not values[0]:
-            raise ProblemError("principal_required", f"The header {name} must name the principal.")
-        principal = values[0].decode("utf-8", "replace")
-        if not principal.isprintable() or "\ufffd" in principal:
-            raise ProblemError("bad_request", f"The header {name} is no printable UTF-8 text.")
-        return principal
 
 
 class Crossing:
@@ -437,19 +334,15 @@ class Crossing:
             self.body.stop_sending()
         if self._task is not None:
             self._task.cancel()
-        path, now = self._path, time.perf_counter()
-        path.left()
-        tally = path.tally
+        path, head, now = self._path, self._head, time.perf_counter()
         sent = 0 if self.body is None else self.body.size
-        tally.request_bytes += sent
-        tally.response_bytes += self._received
-        tally.done(self._head.method, self._code, self._origin, now - self._started)
+        path.left(head.method, self._code, self._origin, sent, self._received, now - self._started)
         if path.access is not None:
             path.access(
                 events.RequestDone(
                     route=path.route.prefix,
-                    method=self._head.method.decode(),
-                    path=_shown(self._head.target),
+                    method=head.method.decode(),
+                    path=_shown(head.target),
                     code=self._code,
                     origin=self._origin,
                     request_bytes=sent,

@@ -31,6 +31,7 @@ class Deadline:
     def end(self) -> None:
         """Lets go of the loop for good."""
         self._at = inf
+        self._passed = _nothing
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -55,3 +56,7 @@ class Deadline:
         elif self._at < inf:
             self._at = inf
             self._passed()
+
+
+def _nothing() -> None:
+    """In place of what would keep its connection alive."""

@@ -6,10 +6,11 @@ from typing import Final
 from ..errors import ProblemError
 from .answers import connection_line
 from .client import ClientConnection
-from .crossing import Crossing, RoutePath
+from .crossing import Crossing
 from .fields import Fields
 from .guard import ALLOWED_METHODS, METHODS_NOT_FORWARDED, Guard, check_method, check_path, parse_target
 from .messages import RequestHead
+from .path import RoutePath
 from .routes import Router, join
 
 SHOWN_PREFIXES: Final = 10
