@@ -8,7 +8,7 @@ from ..errors import ProblemError
 from .messages import RequestHead
 
 
-def problem_answer(problem: ProblemError, head: RequestHead | None, *, keep_alive: bool) -> bytes:
+def problem_answer(problem: ProblemError, head: RequestHead | None) -> bytes:
     """A problem document (RFC 9457) that holds fixed words only; `head` is that of the request, where it has one."""
     document = {
         "type": f"urn:bearward:error:{problem.code}",
@@ -24,9 +24,14 @@ def problem_answer(problem: ProblemError, head: RequestHead | None, *, keep_aliv
     if problem.retry_after is not None or problem.status == 503:
         lines.append(f"Retry-After: {math.ceil(problem.retry_after or 1)}")
     body = json.dumps(document).encode() + b"\n"
-    start = "\r\n".join(lines).encode() + b"\r\nContent-Length: %d\r\n" % len(body)
     shown = b"" if head is not None and head.method == b"HEAD" else body
-    return start + connection_line(head, keep_alive=keep_alive) + b"\r\n" + shown
+    return "\r\n".join(lines).encode() + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + shown
+
+
+def with_connection(answer: bytes, head: RequestHead | None, *, keep_alive: bool) -> bytes:
+    """A whole answer of ours, and what it says of its connection."""
+    lines, end, body = answer.partition(b"\r\n\r\n")
+    return lines + b"\r\n" + connection_line(head, keep_alive=keep_alive) + end[2:] + body
 
 
 def connection_line(head: RequestHead | None, *, keep_alive: bool) -> bytes:

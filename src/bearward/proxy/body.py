@@ -3,7 +3,7 @@
 from typing import Final, Protocol
 
 from ..errors import ProblemError
-from .chunked import ChunkedDecoder, MalformedError
+from .chunked import MOST_PIECES, ChunkedDecoder, MalformedError
 from .messages import RequestHead, bad_request
 
 KEEP_BYTES: Final = 64 << 10
@@ -18,7 +18,20 @@ class Sink(Protocol):
 class RequestBody:
     """The bytes of one request's body, without their framing."""
 
-    __slots__ = (*("_decoder", "_is_begun", "_kept", "_left", "_most", "_sink", "is_repeatable", "is_whole", "size"),)
+    __slots__ = (
+        *(
+            "_decoder",
+            "_is_begun",
+            "_kept",
+            "_left",
+            "_most",
+            "_sink",
+            "is_in_crumbs",
+            "is_repeatable",
+            "is_whole",
+            "size",
+        ),
+    )
 
     def __init__(self, head: RequestHead, *, max_body: int | None, trailer_bytes: int) -> None:
         """Raises `ProblemError` (413) where its length tells that it is too large."""
@@ -32,6 +45,8 @@ class RequestBody:
         self.is_repeatable = True
         """Whether everything that came so far is still at hand."""
         self.is_whole = not (fields.is_chunked or fields.length)
+        self.is_in_crumbs = False
+        """Whether what came last was in chunks so small that they cost much more than their bytes."""
         self.size = 0
         """How many bytes came from the client."""
         self._check(self._left)
@@ -41,9 +56,11 @@ class RequestBody:
         rest = b""
         if self._decoder is not None:
             try:
-                data = b"".join(self._decoder.feed(data))
+                pieces = self._decoder.feed(data)
             except MalformedError:
                 raise bad_request() from None
+            self.is_in_crumbs = len(pieces) > MOST_PIECES
+            data = b"".join(pieces)
             if self._decoder.is_done:
                 self.is_whole, rest = True, self._decoder.rest
         elif len(data) >= self._left:
@@ -63,6 +80,11 @@ class RequestBody:
         kept = self._kept
         self._forget_too_much()
         return kept
+
+    def rewind(self) -> None:
+        """Keeps everything again, from the first byte on, until it is sent anew; it must be repeatable."""
+        self._sink = None
+        self._is_begun = False
 
     def stop_sending(self) -> None:
         """Throws away what comes from now on, beyond what is kept."""

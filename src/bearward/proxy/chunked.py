@@ -10,6 +10,8 @@ FREE_EXCESS: Final = 16
 MOST_EXCESS: Final = 16 << 10
 
 # Fifteen digits: more would not fit into what others count with. An extension has a name (RFC 9112 §7.1.1).
+MOST_PIECES: Final = 256
+"""How many pieces one connection may bring in one step of the loop before others have their turn."""
 CHEAP_BYTES: Final = 16 << 10
 """Up to this, putting pieces together costs less than writing them one by one."""
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t ]*[!#$%&'*+.^_`|~0-9A-Za-z-][\t !-~\x80-\xff]*)?")

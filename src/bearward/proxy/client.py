@@ -8,6 +8,7 @@ A head is judged when all of it is here; what is pipelined behind a request stay
 """
 
 import asyncio
+import contextlib
 import re
 import socket
 import struct
@@ -15,7 +16,7 @@ from typing import Final, Protocol, cast
 
 from .. import events
 from ..errors import ProblemError
-from .answers import problem_answer
+from .answers import problem_answer, with_connection
 from .body import RequestBody
 from .chunked import CHEAP_BYTES, Piece
 from .deadline import Deadline
@@ -26,6 +27,8 @@ from .tunnel import Tunnel
 
 IDLE: Final = 75.0
 """For how long a connection is kept after its last answer, in seconds."""
+MOST_STEPS: Final = 32
+"""How many requests of one connection are answered in one step of the loop."""
 HOLD_BYTES: Final = 64 << 10
 """How much may wait behind a request before the client is no longer read."""
 LINGER: Final = 2.0
@@ -74,8 +77,8 @@ class ClientConnection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
-        *("_body", "_deadline", "_held", "_is_advancing", "_is_closing", "_is_full", "_is_idle", "_is_paused"),
-        *("_lookout", "_loop", "_port", "_request", "_transport", "_tunnel", "_unsent", "_waiting"),
+        *("_body", "_deadline", "_held", "_is_advancing", "_is_closing", "_is_idle", "_is_paused"),
+        *("_lookout", "_loop", "_port", "_request", "_transport", "_tunnel", "_unsent", "_waiting", "is_full"),
     )
 
     def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:
@@ -94,7 +97,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_idle = False
         """Whether nothing has come since the last answer."""
         self._is_paused = False
-        self._is_full = False
+        self.is_full = False
         self._is_closing = False
         self._is_advancing = False
         self._unsent = 0
@@ -134,7 +137,7 @@ class ClientConnection(asyncio.Protocol):
         self._port.left(self)
 
     def pause_writing(self) -> None:
-        self._is_full = True
+        self.is_full = True
         if self._tunnel is not None:
             self._tunnel.client_is_full(is_full=True)
         elif self._request is not None:
@@ -142,7 +145,7 @@ class ClientConnection(asyncio.Protocol):
             self._request.on_client_writable(is_writable=False)
 
     def resume_writing(self) -> None:
-        self._is_full = False
+        self.is_full = False
         if self._tunnel is not None:
             self._tunnel.client_is_full(is_full=False)
         elif self._request is not None:
@@ -156,22 +159,38 @@ class ClientConnection(asyncio.Protocol):
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _advance(self) -> None:
-        """Takes what was held as far as it goes."""
+        """Takes what was held as far as it goes, or as far as is fair to other connections."""
         self._is_advancing = True
+        steps = 0
         try:
-            while self._held and not (self._is_closing or self._is_full):
+            while self._held and not self._is_closing:
+                steps += 1
                 if self._body is not None:
                     self._read_body(self._body)
-                elif self._request is not None:
+                elif self._request is not None or self.is_full:
                     if len(self._held) > HOLD_BYTES:
                         self.hold()
+                    break
+                elif steps > MOST_STEPS:
+                    self._let_others_go_first()
                     break
                 elif not self._read_head():
                     break
         finally:
             self._is_advancing = False
-        if len(self._held) > HOLD_BYTES and self._is_full:
-            self.hold()
+
+    def _read_on(self) -> None:
+        if not (self._is_paused or self._transport.is_closing()):
+            self._transport.resume_reading()
+
+    def _let_others_go_first(self) -> None:
+        self.hold()
+        self._loop.call_soon(self._take_up)
+
+    def _take_up(self) -> None:
+        self.go_on()
+        if not self._is_advancing:
+            self._advance()
 
     def _read_head(self) -> bool:
         """Reads one head and begins with its request; whether there was one."""
@@ -203,8 +222,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(problem, head)
             return
         if isinstance(request, bytes):
-            self.write(request)
-            self.done(keep_alive=head.keep_alive)
+            self._answer(request, head, keep_alive=True)
             return
         del self._waiting[self]
         self._request = request
@@ -225,6 +243,9 @@ class ClientConnection(asyncio.Protocol):
         except ProblemError as problem:
             self._fail_body(problem)
             return
+        if body.is_in_crumbs:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
         if body.is_whole:
             self._body = None
             self._deadline.clear()
@@ -235,7 +256,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _watch_body(self) -> None:
         """While a body is to come, and is wanted, its next bytes have their time."""
-        if self._body is not None and self._request is not None and not self._is_paused:
+        if self._request is None or self.is_full:
+            return  # what runs is the time to ask, or to read the answer
+        if self._body is not None and not self._is_paused:
             self._deadline.set(self._request.idle_timeout)
         else:
             self._deadline.clear()
@@ -262,7 +285,8 @@ class ClientConnection(asyncio.Protocol):
             self._is_paused = True
             self._transport.pause_reading()
             self._watch_body()
-            self._lookout.start(self._transport)
+            if self._tunnel is None:
+                self._lookout.start(self._transport)
 
     def go_on(self) -> None:
         """Reads again."""
@@ -298,18 +322,21 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._close(linger=False)
 
-    def join(self, tunnel: Tunnel) -> asyncio.Transport:
+    def join(self, tunnel: Tunnel) -> tuple[asyncio.Transport, bytes]:
         """Hands over after a 101: what comes goes into `tunnel`."""
         self._tunnel = tunnel
         self._request = None
         self._deadline.clear()
         self.go_on()
-        if self._held:
-            held, self._held = self._held, b""
-            self._loop.call_soon(tunnel.from_client, held)
-        return self._transport
+        held, self._held = self._held, b""
+        return self._transport, held
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_being_read(self) -> bool:
+        """Whether an answer is still on its way to a client that takes its time."""
+        return self._transport.get_write_buffer_size() > 0
 
     def close_if_idle(self) -> None:
         """Closes a connection that waits for its next request; one that is about to ask is left alone."""
@@ -326,9 +353,13 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, problem: ProblemError, head: RequestHead | None) -> None:
         """Answers before there is a request."""
         self._port.observe(events.RequestRejected(problem.code))
+        self._answer(problem_answer(problem, head), head, keep_alive=not problem.close)
+
+    def _answer(self, answer: bytes, head: RequestHead | None, *, keep_alive: bool) -> None:
+        """Writes a whole answer; whatever body the request has is not read."""
         is_unread = head is None or head.fields.is_chunked or bool(head.fields.length)
-        keep_alive = not (problem.close or is_unread or self._port.is_draining)
-        self.write(problem_answer(problem, head, keep_alive=keep_alive))
+        keep_alive = keep_alive and not is_unread and not self._port.is_draining
+        self.write(with_connection(answer, head, keep_alive=keep_alive))
         if head is not None and keep_alive:
             self.done(keep_alive=head.keep_alive)
         else:
@@ -348,7 +379,8 @@ class ClientConnection(asyncio.Protocol):
             self._is_paused = False
             self._transport.resume_reading()
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # it is gone
+                self._transport.write_eof()
 
     def _leave(self) -> None:
         """The client left."""
@@ -376,10 +408,12 @@ class ClientConnection(asyncio.Protocol):
                 self._deadline.set(IDLE)
             else:
                 self._transport.abort()
-        elif self._request is not None and self._is_full:
+        elif self._request is not None and self.is_full:
             self._leave()
         elif self._request is not None:
             self._fail_body(ProblemError("request_timeout", "The request's body did not arrive in time.", close=True))
+        elif self.is_full:
+            self._transport.abort()
         elif self._held:
             problem = ProblemError("request_timeout", "The request's head did not arrive in time.", close=True)
             self._refuse(problem, None)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .. import events
 from ..errors import ProblemError
-from .answers import connection_line, problem_answer
+from .answers import connection_line, problem_answer, with_connection
 from .body import RequestBody
 from .chunked import Piece, chunk
 from .client import ClientConnection
@@ -35,7 +35,7 @@ class Crossing:
     __slots__ = (
         *("_asked", "_client", "_code", "_connection", "_framing", "_head", "_held_back", "_is_chunked", "_is_done"),
         *("_is_head_sent", "_is_resent", "_keep_alive", "_keeper", "_origin", "_path", "_principal", "_received"),
-        *("_replayed", "_started", "_target", "_task", "_token", "_token_seconds", "body", "idle_timeout"),
+        *("_replayed", "_sent", "_started", "_target", "_task", "_token", "_token_seconds", "body", "idle_timeout"),
         *("is_the_last", "is_to_head", "response_timeout", "sends_chunks"),
     )
 
@@ -74,7 +74,7 @@ class Crossing:
         self.is_the_last = self.body is not None and head.method in {b"GET", b"HEAD"}
         self._keep_alive = head.keep_alive and not self.is_the_last
         self._code, self._origin = 499, "proxy"
-        self._received = 0
+        self._sent = self._received = 0
         self._started = time.perf_counter()
         self._asked = self._token_seconds = 0.0
         path.entered()
@@ -111,6 +111,8 @@ class Crossing:
         body = self.body
         self._token, self._connection = token, connection
         self._asked = time.perf_counter()
+        if body is not None and not body.is_whole:
+            self._client.go_on()
         head = self._path.rules.head(self._head, self._target, self._framing, token.header_value.encode())
         connection.ask(
             self,
@@ -118,8 +120,8 @@ class Crossing:
             b"" if body is None else body.send_to(connection),
             is_last=body is None or body.is_whole,
         )
-        if body is not None and not body.is_whole:
-            self._client.go_on()
+        if self._client.is_full and self._connection is connection:
+            connection.hold()
 
     # ── what the upstream does ───────────────────────────────────────────────────────────────────────────────
 
@@ -220,6 +222,8 @@ class Crossing:
         # While the refresh ran, the body may have outgrown what is kept of it.
         if newer is not None and (self.body is None or self.body.is_repeatable):
             self._held_back = None
+            if self.body is not None:
+                self.body.rewind()
             self._leave_connection()
             self._replayed = True
             self._path.tally.replays += 1
@@ -230,7 +234,7 @@ class Crossing:
             self._relay(head, pieces, is_whole)
             if connection is None and not is_whole:
                 self._fail(ProblemError("upstream_closed", f"{self._path.pool.host} broke its answer off."))
-            if connection is not None:
+            if connection is not None and not self._client.is_full:
                 connection.go_on()
 
     # ── relay ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -277,7 +281,7 @@ class Crossing:
 
     def _on_tunnel_end(self, tunnel: Tunnel) -> None:
         self._received = tunnel.from_upstream_bytes
-        self._path.tally.request_bytes += tunnel.from_client_bytes
+        self._sent = tunnel.from_client_bytes
         self._close()
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -316,7 +320,7 @@ class Crossing:
         is_unread = self.body is not None and not self.body.is_whole
         keep_alive = self._keep_alive and not problem.close and not is_unread
         self._close()
-        self._client.write(problem_answer(problem, self._head, keep_alive=keep_alive))
+        self._client.write(with_connection(problem_answer(problem, self._head), self._head, keep_alive=keep_alive))
         self._client.done(keep_alive=keep_alive)
 
     def _leave_connection(self) -> None:
@@ -335,7 +339,7 @@ class Crossing:
         if self._task is not None:
             self._task.cancel()
         path, head, now = self._path, self._head, time.perf_counter()
-        sent = 0 if self.body is None else self.body.size
+        sent = self._sent if self.body is None else self.body.size
         path.left(head.method, self._code, self._origin, sent, self._received, now - self._started)
         if path.access is not None:
             path.access(

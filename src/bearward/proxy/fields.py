@@ -28,6 +28,7 @@ _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _MOST_NAMES: Final = 2048
+_MOST_NAME_BYTES: Final = 64
 _MOST_SECTIONS: Final = 128
 _KEPT_BYTES: Final = 2048
 """The longest section that is kept."""
@@ -38,7 +39,7 @@ _NONE: Final[tuple[bytes, ...]] = ()
 class Fields:
     """One section. It is shared by all messages that have the same one, and never changed."""
 
-    __slots__ = ("_crossing", "_judged", "_section", "has_only_host", "is_chunked", "length", "options")
+    __slots__ = ("_crossing", "_judged", "_named", "_section", "has_only_host", "is_chunked", "length", "options")
 
     def __init__(self, section: bytes, specials: "_Specials") -> None:
         """Raises `MalformedError`."""
@@ -61,6 +62,7 @@ class Fields:
         """Whether a request has nothing else that it is judged by."""
         self.options = frozenset(self.members(b"connection"))
         """What the Connection lines name, in lower case."""
+        self._named = frozenset(map(read_as, self.options)) - HOP_BY_HOP
         codings, lengths = judged.get(b"transfer-encoding", _NONE), judged.get(b"content-length", _NONE)
         if len(codings) + len(lengths) > 1:
             raise MalformedError("there is one length, or chunked, or neither (RFC 9112 §6)")
@@ -88,8 +90,8 @@ class Fields:
 
     def crossing(self, drops: frozenset[bytes]) -> bytes:
         """The lines that cross, without those of `drops` and those that Connection names (RFC 9110 §7.6.1)."""
-        if self.options:
-            drops |= self.options - HOP_BY_HOP
+        if self._named:
+            drops |= self._named
         lines = self._crossing.get(drops)
         if lines is None:
             kept = self._crossing[_NOTHING].split(b"\r\n")[:-1]
@@ -119,7 +121,7 @@ class _Specials(dict[bytes, tuple[bytes, bool, bool] | None]):
             raise MalformedError("a header looks like one that frames the body")
         crosses = not (meant in self._drops or meant.startswith(self._drop_prefixes))
         special = None if crosses and low not in _JUDGED else (low, crosses, low in _JUDGED)
-        if len(self) < _MOST_NAMES:
+        if len(self) < _MOST_NAMES and len(name) <= _MOST_NAME_BYTES:
             self[name] = special
         return special
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from ..errors import ProblemError
-from .answers import connection_line
 from .client import ClientConnection
 from .crossing import Crossing
 from .fields import Fields
@@ -44,8 +43,7 @@ class Handler:
         if not fields.has_only_host and not {b"100-continue"}.issuperset(fields.members(b"expect")):
             raise ProblemError("expectation_failed", "The only expectation that is known is 100-continue.", close=True)
         if asterisk:
-            line = connection_line(head, keep_alive=True)
-            return b"HTTP/1.1 204 No Content\r\nAllow: %b\r\n%b\r\n" % (ALLOWED_METHODS.encode(), line)
+            return b"HTTP/1.1 204 No Content\r\nAllow: %b\r\n\r\n" % ALLOWED_METHODS.encode()
         found = self._router.match(target)
         check_path(target, allow_encoded_slash=found is not None and found[0].route.allow_encoded_slash)
         if found is None:

@@ -41,8 +41,8 @@ class DataPort:
     def entered(self, connection: ClientConnection) -> bool:
         """A new connection; whether there is room for it. The one that has waited longest makes room."""
         room = self.limits.connections - len(self._all)
-        if room <= 0 and self.waiting:
-            longest = next(iter(self.waiting))
+        longest = next((each for each in self.waiting if not each.is_being_read), None) if room <= 0 else None
+        if longest is not None:
             longest.abort()
             self.left(longest)
             room += 1

@@ -37,7 +37,7 @@ class AnswerReader:
     @property
     def has_begun(self) -> bool:
         """Whether any byte of an answer came."""
-        return self.head is not None or bool(self._held)
+        return self.head is not None or self._count > 0 or bool(self._held)
 
     def feed(self, data: bytes) -> list[Piece]:
         """What `data` holds of the body, in pieces none of which is empty. Raises `MalformedError`."""

@@ -9,7 +9,7 @@ import ssl
 from typing import Any, Final, Protocol, cast
 
 from ...errors import ProblemError
-from ..chunked import CHEAP_BYTES, MalformedError, Piece, chunk
+from ..chunked import CHEAP_BYTES, MOST_PIECES, MalformedError, Piece, chunk
 from ..deadline import Deadline
 from ..messages import AnswerHead
 from ..tunnel import Tunnel
@@ -62,12 +62,13 @@ class UpstreamConnection(asyncio.Protocol):
     """A connection. It belongs to its pool while it is idle, and to one asker during an exchange."""
 
     __slots__ = (
-        *("_asker", "_deadline", "_is_head_told", "_is_paused", "_is_sent", "_owner", "_reader", "_transport"),
-        *("_tunnel", "is_closed", "is_reused", "opened_at"),
+        *("_asker", "_deadline", "_is_full", "_is_head_told", "_is_paused", "_is_sent", "_loop", "_owner"),
+        *("_reader", "_transport", "_tunnel", "is_closed", "is_reused", "opened_at"),
     )
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self._owner = owner
+        self._loop = loop
         self._deadline = Deadline(loop, self._out_of_time)
         self.opened_at = loop.time()
         self._transport: asyncio.Transport
@@ -75,6 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reader: AnswerReader | None = None
         self._tunnel: Tunnel | None = None
         self._is_sent = True
+        self._is_full = False
         self._is_head_told = False
         self._is_paused = False
         self.is_reused = False
@@ -84,6 +86,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def ask(self, asker: Asker, head: bytes, body: bytes, *, is_last: bool) -> None:
         """Sends a request: its head, and what is here of its body; unless that is the last, `send_body` follows."""
+        if self.is_closed:
+            asker.on_failure(ProblemError("upstream_closed", f"{self._owner.host} closed the connection."))
+            return
         self._asker = asker
         self._reader = AnswerReader(is_to_head=asker.is_to_head, header_bytes=self._owner.header_bytes)
         self._is_head_told = False
@@ -109,6 +114,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.writelines(chunk([data] if data else [], is_last=is_last))
         elif data:
             self._transport.write(data)
+        if self._is_head_told and not self._is_paused and not self._is_full:
+            self._deadline.set(asker.idle_timeout)
         if is_last:
             self._is_sent = True
             if not self._is_head_told:
@@ -130,12 +137,21 @@ class UpstreamConnection(asyncio.Protocol):
             if self._is_head_told and self._asker is not None:
                 self._deadline.set(self._asker.idle_timeout)
 
-    def join(self, tunnel: Tunnel) -> asyncio.Transport:
+    def _let_others_go_first(self) -> None:
+        if not self._is_paused:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._is_paused and not self.is_closed:
+            self._transport.resume_reading()
+
+    def join(self, tunnel: Tunnel) -> tuple[asyncio.Transport, bytes]:
         """After a 101: what comes goes into `tunnel`."""
         self._deadline.clear()
         self._tunnel = tunnel
         self._asker = None
-        return self._transport
+        return self._transport, b""
 
     def abort(self) -> None:
         """Ends the exchange and the connection at once; its asker hears nothing more."""
@@ -168,11 +184,16 @@ class UpstreamConnection(asyncio.Protocol):
             self._tell_informational(reader, asker)
             self._fail("upstream_protocol", f"The answer of {self._owner.host} is malformed.")
             return
+        if len(pieces) > MOST_PIECES:
+            self._let_others_go_first()
         if reader.informational:
             self._tell_informational(reader, asker)
-        head = reader.head
-        if head is None or self._asker is not asker:
+        if reader.head is None or self._asker is not asker:
             return
+        self._hand_on(reader, asker, pieces)
+
+    def _hand_on(self, reader: AnswerReader, asker: Asker, pieces: list[Piece]) -> None:
+        head = cast(AnswerHead, reader.head)
         if reader.is_whole:
             self._end_exchange(reader)
         elif not self._is_paused:
@@ -204,6 +225,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._close()
 
     def pause_writing(self) -> None:
+        self._is_full = True
         if self._tunnel is not None:
             self._tunnel.upstream_is_full(is_full=True)
         elif self._asker is not None:
@@ -211,6 +233,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._asker.on_writable(is_writable=False)
 
     def resume_writing(self) -> None:
+        self._is_full = False
         if self._tunnel is not None:
             self._tunnel.upstream_is_full(is_full=False)
         elif self._asker is not None:
@@ -218,6 +241,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._deadline.set(self._asker.response_timeout)
             elif not self._is_head_told:
                 self._deadline.clear()
+            elif not self._is_paused:
+                self._deadline.set(self._asker.idle_timeout)
             self._asker.on_writable(is_writable=True)
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -245,10 +270,10 @@ class UpstreamConnection(asyncio.Protocol):
     def _out_of_time(self) -> None:
         if self._asker is None:
             self._close()
-        elif not self._is_sent:
+        elif self._is_full:
             self._fail("upstream_timeout", f"{self._owner.host} stopped reading the request's body.")
         else:
-            self._fail("upstream_timeout", f"{self._owner.host} did not answer in time.")
+            self._fail("upstream_timeout", f"{self._owner.host} did not answer in time, or not on.")
 
     def _fail(self, code: str, detail: str) -> None:
         asker = self._asker

@@ -1,11 +1,12 @@
 """How a connection to an upstream comes to be: names, addresses, an egress proxy, TLS."""
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import aiohappyeyeballs
@@ -18,7 +19,6 @@ from ..routes import Upstream
 
 NEXT_ADDRESS: Final = 0.25
 """After how many seconds the next of a name's addresses is tried as well (RFC 8305 §5)."""
-MOST_LOOKUPS: Final = 32
 MOST_PROXY_ANSWER: Final = 16 << 10
 
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -28,12 +28,11 @@ Addresses = list[Any]
 class Names:
     """Asks the system for addresses, anew for each connection; one lookup at a time for each name.
 
-    Lookups have threads of their own: a name whose servers are silent holds up nobody else.
+    Each has a thread of its own, that nothing waits for: a name whose servers are silent holds up nobody, and no end.
     """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(MOST_LOOKUPS, thread_name_prefix="lookup")
-        self._running: dict[tuple[str, int], asyncio.Task[Addresses]] = {}
+        self._running: dict[tuple[str, int], asyncio.Future[Addresses]] = {}
 
     async def addresses(self, host: str, port: int) -> Addresses:
         """Where `host` is. Raises `OSError`."""
@@ -43,18 +42,31 @@ class Names:
             pass
         else:
             return _look_up(host, port, socket.AI_NUMERICHOST)
-        key = (host, port)
-        running = self._running.get(key)
+        running = self._running.get((host, port))
         if running is None:
-            running = self._running[key] = asyncio.create_task(self._ask(host, port), name="lookup")
-            running.add_done_callback(lambda task: (self._running.pop(key), task.cancelled() or task.exception()))
+            loop = asyncio.get_running_loop()
+            running = self._running[host, port] = loop.create_future()
+            threading.Thread(target=self._ask, args=(loop, host, port), name="lookup", daemon=True).start()
         return await asyncio.shield(running)
 
-    async def _ask(self, host: str, port: int) -> Addresses:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port, 0)
+    def _ask(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> None:
+        found: Addresses | OSError
+        try:
+            found = _look_up(host, port, 0)
+        except OSError as error:
+            found = error
+        except UnicodeError:
+            found = socket.gaierror(socket.EAI_NONAME, "no such name")
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._tell, (host, port), found)
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def _tell(self, name: tuple[str, int], found: Addresses | OSError) -> None:
+        running = self._running.pop(name)
+        if isinstance(found, OSError):
+            running.set_exception(found)
+            running.exception()  # perhaps nobody waits any more
+        else:
+            running.set_result(found)
 
 
 def _look_up(host: str, port: int, flags: int) -> Addresses:
@@ -161,13 +173,14 @@ async def _ask_proxy(connection: socket.socket, egress: EgressProxy, target: str
         lines.append(f"Proxy-Authorization: {egress.authorization.reveal()}")
     await loop.sock_sendall(connection, "\r\n".join([*lines, "", ""]).encode())
     answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
-        # Byte by byte at the end would be needed only if the upstream spoke first, which in TLS it does not.
+    while b"\r\n\r\n" not in answer:
         data = await loop.sock_recv(connection, 4096)
         answer += data
         if not data or len(answer) > MOST_PROXY_ANSWER:
             raise RefusedByProxyError("the egress proxy gave no answer")
     status = answer[:12]
-    if not (status.startswith(b"HTTP/1.") and status[8:10] == b" 2"):
+    # In TLS nobody speaks before the client: bytes behind the head are none of the upstream's.
+    is_open = status.startswith(b"HTTP/1.") and status[8:10] == b" 2" and answer.endswith(b"\r\n\r\n")
+    if not is_open:
         shown = status[9:12].decode("ascii", "replace") if status[9:12].isdigit() else "no HTTP"
         raise RefusedByProxyError(f"the egress proxy answered {shown}")

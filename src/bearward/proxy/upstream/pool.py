@@ -63,6 +63,9 @@ class Pool:
             self._make_room()
             raise
         self._opening -= 1
+        if connection.is_closed:  # by its server, in the step in which it was opened
+            self._make_room()
+            raise ProblemError("upstream_closed", f"{self.host} closed the connection at once.")
         self._open.add(connection)
         return connection
 
@@ -92,6 +95,8 @@ class Pool:
 
     def freed(self, connection: UpstreamConnection) -> None:
         """Hears that a connection's exchange came to a good end."""
+        if connection.is_closed:
+            return
         if self._is_closed or self._loop.time() - connection.opened_at > MOST_AGE:
             connection.abort()
         elif not self._hand_on(connection):
@@ -173,4 +178,3 @@ class Pools:
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
-        self._names.close()
