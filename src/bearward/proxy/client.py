@@ -12,7 +12,7 @@ import contextlib
 import re
 import socket
 import struct
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from .. import events
 from ..errors import ProblemError
@@ -20,9 +20,9 @@ from .answers import problem_answer, with_connection
 from .body import RequestBody
 from .chunked import CHEAP_BYTES, Piece
 from .deadline import Deadline
-from .limits import Limits
 from .lookout import Lookout
 from .messages import HEAD_END, RequestHead, check_partial_head, read_request_head
+from .roles import Port, Request
 from .tunnel import Tunnel
 
 IDLE: Final = 75.0
@@ -36,43 +36,6 @@ LINGER: Final = 2.0
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 
 
-class Request(Protocol):
-    """One request on its way, as its connection knows it."""
-
-    body: RequestBody | None
-    idle_timeout: float
-
-    def start(self) -> None:
-        """Begins; all of the body that came with the head is there."""
-
-    def on_body_problem(self, problem: ProblemError) -> None:
-        """The rest of the body will not come."""
-
-    def on_client_left(self) -> None: ...
-
-    def on_client_writable(self, *, is_writable: bool) -> None:
-        """Whether the client takes more of the answer."""
-
-
-class Port(Protocol):
-    """What all connections share."""
-
-    limits: Limits
-    is_draining: bool
-    waiting: "dict[ClientConnection, None]"
-    """Those without a request in progress, the longest without one first."""
-
-    def entered(self, connection: "ClientConnection") -> bool:
-        """A new connection; whether there is room for it."""
-
-    def left(self, connection: "ClientConnection") -> None: ...
-
-    def admit(self, head: RequestHead, connection: "ClientConnection") -> "Request | bytes":
-        """A request, or the whole answer to it. Raises `ProblemError`."""
-
-    def observe(self, event: events.Event, /) -> None: ...
-
-
 class ClientConnection(asyncio.Protocol):
     """One client's connection."""
 
@@ -81,7 +44,7 @@ class ClientConnection(asyncio.Protocol):
         *("_lookout", "_loop", "_port", "_request", "_transport", "_tunnel", "_unsent", "_waiting", "is_full"),
     )
 
-    def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, port: "Port[ClientConnection]", loop: asyncio.AbstractEventLoop) -> None:
         self._port = port
         self._waiting = port.waiting
         self._loop = loop
