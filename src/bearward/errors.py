@@ -70,6 +70,8 @@ def os_reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
+        if error.reason and "ALERT" in error.reason:
+            return f"the other side refuses the TLS connection, perhaps for want of a certificate ({error.reason})"
         return f"no TLS is spoken there, or not ours ({error.reason or 'unknown'})"
     if isinstance(error, socket.gaierror) or (error.errno or 0) < 0:
         return "no such host name"
