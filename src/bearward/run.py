@@ -51,7 +51,7 @@ async def _serve(settings: Settings, config: Path) -> None:
         _say(f"bearward listens on {app.listen}, admin on {app.admin}")
         await _first(stopping.wait(), _until_started(app, something_happened))
         if not stopping.is_set():
-            _say(welcome(app.state, app.listen))
+            _say(welcome(app.state, app.listen, settings.require_header))
             # What is alive now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()

@@ -8,7 +8,7 @@ import asyncio
 import ssl
 from typing import Any, Final, Protocol, cast
 
-from ...errors import ProblemError
+from ...errors import ProblemError, os_reason
 from ..chunked import CHEAP_BYTES, MOST_PIECES, MalformedError, Piece, chunk
 from ..deadline import Deadline
 from ..messages import AnswerHead
@@ -220,6 +220,8 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._tunnel is not None:
             self._tunnel.close()
+        elif isinstance(exc, ssl.SSLError):  # in TLS 1.3 a refusal comes only after the handshake
+            self._fail("upstream_tls", f"{self._owner.host}: {os_reason(exc)}.")
         elif not self.is_closed:
             self._broke_off()
         self._close()

@@ -102,7 +102,7 @@ class Dialer:
         except TimeoutError:
             raise ProblemError("upstream_timeout", f"No connection to {where} in time.") from None
         except ssl.SSLError as error:
-            raise ProblemError("upstream_tls", f"{where}: {os_reason(error)}.") from None
+            raise ProblemError("upstream_tls", f"{where}: {os_reason(error).rstrip('.')}.") from None
         except ssl.CertificateError:
             raise ProblemError("upstream_tls", f"{where}: the certificate is not accepted.") from None
         except RefusedByProxyError as error:
@@ -113,17 +113,22 @@ class Dialer:
 
     async def _reach(self) -> socket.socket:
         egress = self._egress
-        at = (self._upstream.host, self._upstream.port) if egress is None else (egress.host, egress.port)
-        connection = await aiohappyeyeballs.start_connection(
-            await self._names.addresses(*at), happy_eyeballs_delay=NEXT_ADDRESS, interleave=1
-        )
-        if egress is not None:
-            try:
-                await _ask_proxy(connection, egress, self._upstream.host_and_port)
-            except BaseException:
-                connection.close()
-                raise
+        if egress is None:
+            return await self._connection_to(self._upstream.host, self._upstream.port)
+        try:
+            connection = await self._connection_to(egress.host, egress.port)
+        except OSError as error:
+            raise RefusedByProxyError(f"the egress proxy {egress.url}: {os_reason(error)}") from None
+        try:
+            await _ask_proxy(connection, egress, self._upstream.host_and_port)
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    async def _connection_to(self, host: str, port: int) -> socket.socket:
+        addresses = await self._names.addresses(host, port)
+        return await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS, interleave=1)
 
     async def _speak(self, connection: socket.socket, protocol: Callable[[], P]) -> P:
         loop = asyncio.get_running_loop()
