@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 import bearward.events
+import wire
 from bearward.ops import sink
 from configs import Config, atlas_credential
 from documents import MONITOR, code
@@ -328,3 +329,23 @@ def test_the_docs_tell_every_fact() -> None:
     assert (sink.MOST_BYTES, sink.LAST_WAIT) == (1 << 20, 1)
     assert "up to 1 MiB of them wait" in MONITOR.text
     assert "waits 1 s for the reader" in " ".join(MONITOR.text.split())
+
+
+@in_module_loop
+async def test_a_tunnel_is_told_with_the_bytes_of_both_directions(logged: Logged) -> None:
+    """What came right behind the handshake included."""
+    early, later, told = b"e" * 100, b"l" * 2000, b"t" * 300
+
+    async def switch(_request: Message, reader: Reader, writer: Writer) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n" + told)
+        assert await reader.readexactly(len(early + later)) == early + later
+
+    logged.upstream.script = switch
+    async with logged.bearward.connect() as client:
+        await client.send(logged.request(b"/raw/tunnel", b"Connection: Upgrade", b"Upgrade: tcp", body=early))
+        assert (await wire.read_head(client.reader)).startswith(b"HTTP/1.1 101 ")
+        await client.send(later)
+        assert await client.closed() == told
+    line = await logged.line("/raw/tunnel")
+    assert (line["code"], line["origin"]) == (101, "upstream")
+    assert (line["request_bytes"], line["response_bytes"]) == (len(early + later), len(told))

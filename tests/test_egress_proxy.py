@@ -314,3 +314,12 @@ async def test_a_proxy_of_the_environment_is_not_looked_at(stage: Stage, tmp_pat
             assert (await proxy.get(b"/http/x")).status == 200
             assert (await proxy.get(b"/beyond/x")).status in {502, 504}, "no such name"
     assert stage.egress.requests == []
+
+
+async def test_a_refusal_with_a_body_is_one_at_once(stage: Stage) -> None:
+    """Also from a proxy that keeps the connection open behind it."""
+    stage.egress.refuse = say = Say(wire.answer(b"407 Proxy Authentication Required", b"forbidden"))
+    started = time.monotonic()
+    assert_problem(await stage.proxy.get(b"/api/x"), 502, "upstream_unreachable")
+    assert time.monotonic() - started < CONNECT_TIMEOUT
+    await say.is_left()

@@ -306,3 +306,16 @@ async def test_listening_beyond_loopback_is_a_config_fault(tmp_path: Path) -> No
         async with Bearward(config, tmp_path, until=None) as bearward:
             assert await bearward.exit_code() == 78
             assert b"allow_remote" in bearward.output()
+
+
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])
+async def test_the_body_of_options_of_the_server_itself_is_no_request(proxy: RawProxy, is_chunked: bool) -> None:
+    """Nobody reads it; so the connection ends with the answer, and nothing that stands in the body is carried out."""
+    inner = proxy.request(b"/raw/smuggled")
+    framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: %d" % len(inner)
+    async with proxy.bearward.connect() as connection:
+        answer = await connection.exchange(proxy.request(b"*", framing, method=b"OPTIONS", body=inner))
+        assert answer.status in {200, 204}
+        assert answer.values("Connection") == [b"close"]
+        assert await connection.closed() == b""
+    assert proxy.upstream.requests == []

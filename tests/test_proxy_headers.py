@@ -1,13 +1,18 @@
 """What crosses in each direction: Rule 11, Rule 12 and Rule 14."""
 
 import gzip
+from collections.abc import AsyncIterator, Callable
 
 import pytest
+import pytest_asyncio
 
 import wire
+from configs import atlas_credential
 from evidence import new_secret
 from rawproxy import RawProxy
-from wire import Message
+from upstreams import proxy_before
+from vendors.atlas import Atlas
+from wire import Message, RawUpstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -278,3 +283,58 @@ async def test_two_requests_on_one_connection(proxy: RawProxy) -> None:
             answer = await connection.exchange(proxy.request(b"/raw/%d" % n))
             assert answer.body == b"answer %d" % n
     assert [seen.target for seen in proxy.upstream.requests] == [b"/base/0", b"/base/1", b"/base/2"]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_underscored(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RawProxy]:
+    """The route `/raw`, in whose config each name has an underscore."""
+    async with Atlas() as atlas, RawUpstream() as upstream:
+        credential = atlas_credential(
+            atlas,
+            inject={"header": "api_key", "format": "{token}"},
+            principal={"header": "user_id"},
+            headers={"X-On-Behalf-Of": "{principal}"},
+        )
+        edits = {"set": {"x_tenant": "acme"}, "remove": ["x_internal"]}
+        routes = {"/raw": {"credential": "underscored", "request_headers": edits}}
+        folder = tmp_path_factory.mktemp("underscored")
+        async with proxy_before(upstream, routes, folder, credentials={"underscored": credential}) as proxy:
+            yield RawProxy(proxy.bearward, upstream, atlas)
+
+
+def values_as_read(seen: Message, name: bytes) -> list[bytes]:
+    """The values of a name as a gateway to CGI reads it, which makes no difference between `-` and `_`."""
+    return [value for own, value in seen.fields if own.lower().replace(b"-", b"_") == name]
+
+
+def hyphened(name: bytes) -> bytes:
+    return name.replace(b"_", b"-")
+
+
+@pytest.mark.parametrize("spell", [bytes.lower, bytes.title, hyphened], ids=["as it is", "capitals", "hyphens"])
+async def test_names_with_an_underscore(module_underscored: RawProxy, spell: Callable[[bytes], bytes]) -> None:
+    """Nothing a client sends doubles the token, precedes what is set, or survives a removal, however it is spelled."""
+    lines = [spell(name) + b": theirs" for name in (b"x_tenant", b"x_internal", b"api_key")]
+    seen = await module_underscored.crosses(b"/raw/x", b"user_id: bob", *lines, *lines, b"X_Stays: 1")
+    (token,) = values_as_read(seen, b"api_key")
+    assert token in module_underscored.tokens
+    assert values_as_read(seen, b"x_tenant") == [b"acme"]
+    assert values_as_read(seen, b"x_internal") == values_as_read(seen, b"user_id") == []
+    assert seen.values("X_Stays") == [b"1"]
+
+
+@pytest.mark.parametrize("named", [b"x_mine", b"X_Mine", b"close, x_MINE", b"x-mine"])
+async def test_connection_names_what_has_an_underscore(proxy: RawProxy, named: bytes) -> None:
+    """Rule 11, in both directions."""
+    lines = [b"Connection: " + named, b"x_mine: 1", b"X_Mine: 2", b"X_Stays: 1"]
+    proxy.upstream.answer = wire.ok(b"ok", *lines)
+    answer = await proxy.get(b"/raw/x", *lines)
+    for message in (proxy.upstream.only_request, answer):
+        assert values_as_read(message, b"x_mine") == []
+        assert message.values("X_Stays") == [b"1"]
+
+
+@pytest.mark.parametrize("name", [b"X_Forwarded_For", b"x_forwarded-Host", b"X-Forwarded_Proto"])
+async def test_no_spelling_of_forwarding_crosses(proxy: RawProxy, name: bytes) -> None:
+    seen = await proxy.crosses(b"/raw/x", name + b": theirs")
+    assert b"theirs" not in seen.raw

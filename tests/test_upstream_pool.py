@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 import wire
 from problems import assert_problem
-from rawproxy import RawProxy
+from rawproxy import AT_ONCE, RawProxy
+from tls import Authority, TlsUpstream
 from upstreams import SOON, Keep, Say, forget_connections, proxy_before
 from wire import Message, RawUpstream, Reader, Writer
 
@@ -310,3 +313,59 @@ async def test_connections_are_shared_by_nobody_else(pool: Pool) -> None:
     for prefix in (b"/other", b"/by-name", b"/other", b"/by-name"):
         assert (await pool.proxy.get(prefix + b"/x")).status == 200
     assert all(len(targets) == 2 for targets in keep.connections)
+
+
+async def test_nothing_goes_out_again_after_a_103(pool: Pool) -> None:
+    """Rule 16: a kept connection that dies then had begun to answer."""
+    has_hint = asyncio.Event()
+    seen: list[bytes] = []
+
+    async def die_after_a_hint(request: Message, reader: Reader, writer: Writer) -> None:
+        seen.append(request.target)
+        writer.write(wire.ok(b"first"))
+        seen.append(Message(await wire.read_head(reader), b"", b"").target)
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+        await has_hint.wait()
+
+    pool.upstream.script = die_after_a_hint
+    assert (await pool.proxy.get(b"/brief/first")).body == b"first"
+    async with pool.proxy.bearward.connect() as connection:
+        await connection.send(pool.proxy.request(b"/brief/once"))
+        assert (await wire.read_head(connection.reader)).startswith(b"HTTP/1.1 103 ")
+        has_hint.set()
+        assert_problem(await wire.read_answer(connection.reader), 502, "upstream_closed")
+    assert seen == [b"/first", b"/once"]
+    assert len(pool.upstream.requests) == 1, "no further connection"
+
+
+class Slamming(RawUpstream):
+    """A data center that closes each connection as soon as it has it, until it is well."""
+
+    is_well = False
+
+    async def _serve(self, reader: Reader, writer: Writer) -> None:
+        if self.is_well:
+            await super()._serve(reader, writer)
+        else:
+            await wire.close(writer)
+
+
+class SlammingTls(Slamming, TlsUpstream):
+    """The same after the handshake."""
+
+
+async def test_an_upstream_that_closes_at_once_takes_no_place(tmp_path: Path) -> None:
+    """Rule 23: however often it does, each request is told at once, and the first is served that finds it well."""
+    authority = Authority(tmp_path)
+    context = authority.server("127.0.0.1")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # here the client's handshake is the last to end
+    async with Slamming() as plain, SlammingTls(context) as tls:
+        routes = {"/plain": {}, "/tls": {"upstream": tls.url, "tls": {"ca_file": authority.file}}}
+        async with proxy_before(plain, routes, tmp_path, limits={"upstream_connections": LIMIT}) as proxy:
+            for upstream, target in ((plain, b"/plain/x"), (tls, b"/tls/x")):
+                for _ in range(3 * LIMIT):
+                    async with asyncio.timeout(AT_ONCE):
+                        answer = await proxy.get(target)
+                    assert_problem(answer, 502, "upstream_closed")
+                upstream.is_well = True
+                assert (await proxy.get(target)).body == b"ok"
