@@ -319,3 +319,9 @@ async def test_the_body_of_options_of_the_server_itself_is_no_request(proxy: Raw
         assert answer.values("Connection") == [b"close"]
         assert await connection.closed() == b""
     assert proxy.upstream.requests == []
+
+
+async def test_two_hosts_are_told_before_a_fragment(proxy: RawProxy) -> None:
+    """Rule 1: what is malformed ends its connection, whatever else is wrong with it."""
+    request = b"GET /raw/x#part HTTP/1.1\r\nHost: evil.example\r\n" + proxy.request(b"/raw/x").partition(b"\r\n")[2]
+    await proxy.refuses(request, 400, "bad_request")

@@ -34,8 +34,6 @@ def parse_target(raw: bytes) -> tuple[bytes | None, bytes, bytes]:
         raw = raw[found.start(2) :]
         if not raw.startswith(b"/"):
             raw = b"/" + raw
-    if b"#" in raw:
-        raise ProblemError("bad_path", "A request target has no fragment.")
     path, mark, query = raw.partition(b"?")
     return authority, path, mark + query
 

@@ -36,6 +36,8 @@ class Handler:
         authority, target, query = parse_target(b"/" if asterisk else head.target)
         fields = head.fields
         self._check_who(fields, authority)
+        if b"#" in head.target:
+            raise ProblemError("bad_path", "A request target has no fragment.")
         if head.method in METHODS_NOT_FORWARDED:
             check_method(head.method)
         if is_draining:
