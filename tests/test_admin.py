@@ -230,7 +230,7 @@ def test_what_a_route_has_counted_outlives_a_change_of_the_routes() -> None:
     stays, goes = Tally(), Tally()
 
     def routes(**tallies: Tally) -> Any:
-        source = SimpleNamespace(label="own", statuses=list)
+        source = SimpleNamespace(label="own", statuses=list, chained={})
         return {f"/{name}": (SimpleNamespace(tally=tally), source) for name, tally in tallies.items()}
 
     def failures(route: str) -> float:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bearward.config import ConfigError, load
-from bearward.tokens.credential import Credential, Principal, RefusalMark
+from bearward.tokens.credential import Credential, Principal, RefusalMark, TokenEndpoint
 
 BASIC = "client_id: id, client_secret: s+t"
 PRESETS = {
@@ -31,6 +31,13 @@ def credential(folder: Path, fields: str) -> Credential:
     return settings.credentials["a"]
 
 
+def endpoint(folder: Path, fields: str) -> TokenEndpoint:
+    """The token endpoint of that credential."""
+    source = credential(folder, fields).source
+    assert isinstance(source, TokenEndpoint)
+    return source
+
+
 def test_every_preset_file_is_tested_here() -> None:
     folder = resources.files("bearward.config").joinpath("presets")
 
@@ -41,78 +48,86 @@ def test_every_preset_file_is_tested_here() -> None:
 def test_every_preset_works_with_what_only_the_user_knows(name: str, tmp_path: Path) -> None:
     choice = yaml.safe_dump({"name": name} | PARAMETERS.get(name, {}), default_flow_style=True).strip()
 
-    assert credential(tmp_path, f"preset: {choice}, {PRESETS[name]}").token_url
+    assert endpoint(tmp_path, f"preset: {choice}, {PRESETS[name]}").token_url
 
 
 @pytest.mark.parametrize(
     ("name", "token_url"), [("acronis-connector", "/bc/idp/token"), ("acronis-account", "/api/2/idp/token")]
 )
 def test_acronis(name: str, token_url: str, tmp_path: Path) -> None:
-    brought = credential(tmp_path, f"preset: {name}, {BASIC}")
+    brought = endpoint(tmp_path, f"preset: {name}, {BASIC}")
 
-    assert (brought.token_url, brought.client_auth, brought.basic_encoding) == (token_url, "client_secret_basic", "raw")
+    assert brought.token_url == token_url
+    assert (brought.client.auth, brought.client.basic_encoding) == ("client_secret_basic", "raw")
     assert (brought.grant_type, brought.send, brought.method) == ("client_credentials", "form", "POST")
 
 
 def test_acceleration_cloud(tmp_path: Path) -> None:
-    brought = credential(tmp_path, f"preset: acceleration-cloud, {BASIC}")
+    whole = credential(tmp_path, f"preset: acceleration-cloud, {BASIC}")
 
+    brought = whole.source
+    assert isinstance(brought, TokenEndpoint)
     assert (brought.token_url, brought.send, brought.method) == ("/api/v1/auth/oauth2/token", "query", "POST")
-    assert (brought.client_auth, brought.basic_encoding) == ("client_secret_basic", "raw")
+    assert (brought.client.auth, brought.client.basic_encoding) == ("client_secret_basic", "raw")
     assert {name: text.reveal() for name, text in brought.headers.items()} == {"Accept": "application/json"}
     assert {name: text.reveal() for name, text in brought.params.items()} == {"user_id": "{principal}"}
-    assert brought.principal == Principal("X-User-Id")
-    assert brought.refusal == RefusalMark(("code",), (0, 200))
+    assert whole.principal == Principal("X-User-Id")
+    assert whole.reading.refusal == RefusalMark(("code",), (0, 200))
 
 
 def test_ocp(tmp_path: Path) -> None:
-    brought = credential(tmp_path, "preset: ocp, username: u, password: p")
+    brought = endpoint(tmp_path, "preset: ocp, username: u, password: p")
 
     assert brought.token_url == "/auth/realms/master/protocol/openid-connect/token"
     assert brought.logout_url == "/auth/realms/master/protocol/openid-connect/logout"
-    assert (brought.grant_type, brought.client_auth) == ("password", "none")
-    assert brought.client_id is not None
-    assert brought.client_id.reveal() == "ocp"
+    assert (brought.grant_type, brought.client.auth) == ("password", "none")
+    assert brought.client.id is not None
+    assert brought.client.id.reveal() == "ocp"
 
 
 def test_parameters_stand_in_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEARWARD_REALM", "r2")
     user = "username: u, password: p"
-    without_path = credential(tmp_path, f'preset: {{name: ocp, base_path: "", realm: r1}}, {user}')
-    from_variable = credential(tmp_path, f"preset: {{name: ocp, realm: {{env: BEARWARD_REALM}}}}, {user}")
+    without_path = endpoint(tmp_path, f'preset: {{name: ocp, base_path: "", realm: r1}}, {user}')
+    from_variable = endpoint(tmp_path, f"preset: {{name: ocp, realm: {{env: BEARWARD_REALM}}}}, {user}")
 
     assert without_path.logout_url == "/realms/r1/protocol/openid-connect/logout"
     assert from_variable.token_url == "/auth/realms/r2/protocol/openid-connect/token"
 
 
 def test_atlas(tmp_path: Path) -> None:
-    brought = credential(tmp_path, f"preset: {{name: atlas, realm: acme}}, {BASIC}")
+    brought = endpoint(tmp_path, f"preset: {{name: atlas, realm: acme}}, {BASIC}")
 
     assert brought.token_url == "https://auth.is2.app/auth/realms/acme/protocol/openid-connect/token"
-    assert (brought.client_auth, brought.basic_encoding) == ("client_secret_basic", "form")
+    assert (brought.client.auth, brought.client.basic_encoding) == ("client_secret_basic", "form")
 
 
 def test_what_the_config_gives_wins(tmp_path: Path) -> None:
-    mixed = credential(tmp_path, f"preset: acronis-connector, {BASIC}, token_url: /other, basic_encoding: form")
+    mixed = endpoint(tmp_path, f"preset: acronis-connector, {BASIC}, token_url: /other, basic_encoding: form")
 
-    assert (mixed.token_url, mixed.basic_encoding) == ("/other", "form")
+    assert (mixed.token_url, mixed.client.basic_encoding) == ("/other", "form")
 
 
 def test_mappings_are_merged_key_by_key(tmp_path: Path) -> None:
     fields = "params: {user_id: 'x{principal}', more: m}, headers: {accept: '*/*', X-A: a}, principal: {max: 5}"
     mixed = credential(tmp_path, f"preset: acceleration-cloud, {BASIC}, {fields}, response: {{token: t}}")
 
-    assert {name: text.reveal() for name, text in mixed.params.items()} == {"user_id": "x{principal}", "more": "m"}
-    assert {name: text.reveal() for name, text in mixed.headers.items()} == {"accept": "*/*", "X-A": "a"}
+    source = mixed.source
+    assert isinstance(source, TokenEndpoint)
+    assert {name: text.reveal() for name, text in source.params.items()} == {"user_id": "x{principal}", "more": "m"}
+    assert {name: text.reveal() for name, text in source.headers.items()} == {"accept": "*/*", "X-A": "a"}
     assert mixed.principal == Principal("X-User-Id", 5)
-    assert (mixed.token_path, mixed.refusal) == (("t",), RefusalMark(("code",), (0, 200)))
+    assert (mixed.reading.token, mixed.reading.refusal) == (("t",), RefusalMark(("code",), (0, 200)))
 
 
 def test_null_removes_what_a_preset_brings(tmp_path: Path) -> None:
     fields = "principal: null, params: {user_id: null}, headers: {accept: null}, response: null, send: null"
     bare = credential(tmp_path, f"preset: acceleration-cloud, {BASIC}, {fields}")
 
-    assert (bare.principal, bare.params, bare.headers, bare.refusal, bare.send) == (None, {}, {}, None, "form")
+    source = bare.source
+    assert isinstance(source, TokenEndpoint)
+    assert (bare.principal, bare.reading.refusal) == (None, None)
+    assert (source.params, source.headers, source.send) == ({}, {}, "form")
 
 
 def test_an_encoding_that_is_removed_is_nobodys_choice(tmp_path: Path) -> None:

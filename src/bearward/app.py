@@ -25,14 +25,17 @@ from .ops.state import State
 from .proxy.guard import Guard
 from .proxy.handler import Handler
 from .proxy.path import RoutePath
-from .proxy.routes import Route
+from .proxy.routes import Route, Upstream
 from .proxy.server import DataPort
 from .proxy.tally import Tally
 from .proxy.upstream.pool import Pools
 from .sockets import BACKLOG, bind, bound
 from .sockets import BindError as BindError
+from .tokens.desk import Means
 from .tokens.fetcher import Fetcher
 from .tokens.source import TokenSource
+from .tokens.store import FileStore
+from .tokens.timetable import Timetable
 
 ACCEPTS: Final = 64
 AccessLog = Callable[[events.RequestDone], None]
@@ -64,7 +67,7 @@ class App:
         self.state = State({})
         self.metrics = Metrics(self.state)
         self._observers.append(self.metrics)
-        self._fetcher: Fetcher
+        self._means: Means
         self._pools: Pools
         self._port: DataPort
 
@@ -83,8 +86,9 @@ class App:
             admin_socket = bind(self._settings.admin, ends)
             self.listen = bound(self._settings.listen, data_socket)
             self.admin = bound(self._settings.admin, admin_socket)
-            self._fetcher = Fetcher(self._settings.egress_proxy)
-            ends.push_async_callback(self._fetcher.close)
+            fetcher = Fetcher(self._settings.egress_proxy)
+            ends.push_async_callback(fetcher.close)
+            self._means = Means(fetcher, Timetable(), self._observe, self._open_store(ends))
             self._settings = settings = _fitting(self._settings)
             self._pools = Pools(settings.limits, settings.egress_proxy)
             ends.callback(lambda: self._pools.close())
@@ -118,7 +122,7 @@ class App:
             raise
         self.state.routes = routes
         self._observers = [*observers, self.metrics]
-        self._settings, self._fetcher.egress = settings, settings.egress_proxy
+        self._settings, self._means.fetcher.egress = settings, settings.egress_proxy
         self._port.handler, self._port.limits = self._handler(settings), settings.limits
         for source in self.state.sources:
             if source not in sources:
@@ -164,11 +168,11 @@ class App:
 
     def _routes(self, settings: Settings, pools: Pools) -> dict[str, tuple[RoutePath, TokenSource]]:
         known = {source.label: source for source in self.state.sources}
-        sources = token_sources(settings, self._fetcher, self._observe, known)
+        sources = token_sources(settings, self._means, known)
         tallies = {prefix: path.tally for prefix, (path, _) in self.state.routes.items()}
         routes = {}
         for route in settings.routes:
-            source = sources[_label(settings, route)]
+            source = sources[_label(settings, route.credential, route.upstream)]
             tally = tallies.get(route.prefix) or Tally()
             routes[route.prefix] = (self._path(route, source, pools, tally), source)
         return routes
@@ -205,26 +209,37 @@ class App:
         paths = {prefix: path for prefix, (path, _) in self.state.routes.items()}
         return Handler(guard, paths, require_header=settings.require_header, trailer_bytes=settings.limits.header_bytes)
 
+    def _open_store(self, ends: contextlib.AsyncExitStack) -> FileStore | None:
+        if self._settings.token_store is None:
+            return None
+        store = FileStore(self._settings.token_store, self._observe)
+        store.open()
+        ends.push_async_callback(store.close)
+        return store
+
     async def _close_sources(self) -> None:
-        await asyncio.gather(*(source.close() for source in self.state.sources), *self._retiring)
+        await asyncio.gather(*(source.close(keep=True) for source in self.state.sources), *self._retiring)
 
 
-def token_sources(
-    settings: Settings, fetcher: Fetcher, observe: events.Observer, known: Mapping[str, TokenSource]
-) -> dict[str, TokenSource]:
+def token_sources(settings: Settings, means: Means, known: Mapping[str, TokenSource]) -> dict[str, TokenSource]:
     """What the routes get their tokens from, by label: one for each origin where the token URL is relative.
 
-    Of the `known` ones those stay that would be the same.
+    Credentials that these are chained to come before them. Of the `known` ones those stay that would be the same.
     """
     sources: dict[str, TokenSource] = {}
-    for route in settings.routes:
-        label = _label(settings, route)
+
+    def source_of(name: str, upstream: Upstream) -> TokenSource:
+        label = _label(settings, name, upstream)
         if label not in sources:
-            credential = settings.credentials[route.credential]
-            source = TokenSource(credential, route.upstream.origin, label, fetcher, observe)
+            credential = settings.credentials[name]
+            chained = {other: source_of(other, upstream) for other in credential.chained}
+            source = TokenSource(credential, upstream.origin, label, means, chained)
             last = known.get(label)
-            is_same = last is not None and (last.credential, last.token_url) == (credential, source.token_url)
-            sources[label] = last if last is not None and is_same else source
+            sources[label] = last if last is not None and last.is_like(source) else source
+        return sources[label]
+
+    for route in settings.routes:
+        source_of(route.credential, route.upstream)
     return sources
 
 
@@ -234,10 +249,8 @@ def _fitting(settings: Settings) -> Settings:
     return replace(settings, limits=settings.limits.fitting(descriptors))
 
 
-def _label(settings: Settings, route: Route) -> str:
-    if settings.credentials[route.credential].is_relative:
-        return f"{route.credential}@{route.upstream.host_and_port}"
-    return route.credential
+def _label(settings: Settings, credential: str, upstream: Upstream) -> str:
+    return f"{credential}@{upstream.host_and_port}" if settings.credentials[credential].is_relative else credential
 
 
 async def _after(unused: Iterable[asyncio.Task[None]], end: Coroutine[Any, Any, None]) -> None:

@@ -127,6 +127,35 @@ class ConfigRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreIgnored:
+    """What was found where tokens are kept is not used, or not all of it; `reason` has the place and what to do."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed:
+    """What has changed could not be written to the token store, and is tried again; told once until it works."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecovered:
+    """The token store is written again, with all that could not be written before."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFull:
+    """The token store has no room for so many entries; those that expire first are left out. Told once."""
+
+    path: str
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class Crashed:
     """An error that should not happen; `where` is type and place, without the error's text."""
 
@@ -146,6 +175,10 @@ Event = (
     | RequestRejected
     | ConfigApplied
     | ConfigRefused
+    | StoreIgnored
+    | StoreFailed
+    | StoreRecovered
+    | StoreFull
     | Crashed
 )
 Observer = Callable[[Event], None]

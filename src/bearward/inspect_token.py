@@ -7,10 +7,13 @@ import click
 
 from .app import token_sources
 from .config import Settings
-from .tokens.answer import Issued, claims
+from .tokens.answer import Issued
+from .tokens.desk import Means
 from .tokens.failure import TokenRequestError
 from .tokens.fetcher import Fetcher
+from .tokens.lifetime import claims
 from .tokens.source import TokenSource
+from .tokens.timetable import Timetable
 from .tokens.token import fingerprint
 
 
@@ -26,7 +29,8 @@ def inspect_token(settings: Settings, name: str, principal: str, *, show: bool) 
 async def _inspect(settings: Settings, name: str, principal: str, show: bool) -> int:
     fetcher = Fetcher(settings.egress_proxy)
     try:
-        source = _find(token_sources(settings, fetcher, lambda _event: None, {}), name)
+        means = Means(fetcher, Timetable(), lambda _event: None)
+        source = _find(token_sources(settings, means, {}), name)
         if source.has_principals and not principal:
             raise UnknownTokenError(f"{name} has a token for each principal: say whose with --principal")
         try:

@@ -33,6 +33,11 @@ class Secret:
         secret._path = path
         return secret
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it stands in a file, and may change."""
+        return self._path is not None
+
     def reveal(self) -> str:
         """The text itself. Raises `SecretUnreadableError` where its file is missing, unreadable or no text."""
         if self._path is None:

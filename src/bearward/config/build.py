@@ -1,16 +1,15 @@
 """The model of a config → `Settings`, with every check that looks at more than one field."""
 
-from collections.abc import Mapping
 from pathlib import Path as FilePath
 
 from ..address import Address
 from ..proxy.limits import Limits
-from ..tokens.credential import Credential
 from .clear_text import check_token_urls, check_upstreams
-from .credentials import basic_encoding_matters, build_credential, looks_like_reference
-from .diagnostics import Problem, Report
-from .headers import comes_unasked, framing_names
+from .credentials import build_credential
+from .diagnostics import Report
+from .headers import framing_names
 from .model import Config
+from .placeholders import check_placeholders
 from .routes import build_route, check_routes, expand_routes
 from .settings import LogSettings, Settings
 from .tls import check_tls
@@ -28,13 +27,15 @@ def build_settings(config: Config, named: frozenset[str], report: Report, folder
     credentials = {
         name: build_credential(name, section, report, folder) for name, section in config.credentials.items()
     }
+    given = {name: section.model_fields_set for name, section in config.credentials.items()}
+    check_placeholders(credentials, given, named, report)
     expanded = expand_routes(config, report)
     if not config.routes:
         report.add(("routes",), "at least one route is needed", at="key", unless=[("routes",)])
     check_routes(expanded, credentials, named, (listen, admin), report)
     check_upstreams(expanded, report)
     check_tls(config.credentials, expanded, report)
-    check_token_urls(config.credentials, expanded, report)
+    check_token_urls(config.credentials, credentials, expanded, report)
     return Settings(
         listen=listen,
         admin=admin,
@@ -45,45 +46,9 @@ def build_settings(config: Config, named: frozenset[str], report: Report, folder
         require_header=config.require_header,
         limits=Limits(**config.limits.written()),
         egress_proxy=config.egress_proxy,
+        token_store=config.token_store.path if config.token_store else None,
         log=LogSettings(**config.log.written()),
     )
-
-
-def find_warnings(config: Config, credentials: Mapping[str, Credential]) -> list[Problem]:
-    """What is no fault but should be known."""
-    used = {route.credential for route in config.routes.values()}
-    unused = [
-        Problem(("credentials", name), "no route uses this credential", "key")
-        for name in credentials
-        if name not in used
-    ]
-    differing = [
-        Problem(
-            ("credentials", name),
-            "the client id or secret has characters on which the two forms of Basic authentication differ; "
-            "say basic_encoding: form or raw",
-            "key",
-        )
-        for name, credential in credentials.items()
-        if basic_encoding_matters(config.credentials[name], credential)
-    ]
-    as_written = [
-        Problem(("credentials", name, field), "is sent as it stands here; a variable is written {env: NAME}")
-        for name, section in config.credentials.items()
-        for field in ("client_id", "client_secret", "username", "password", "refresh_token")
-        if looks_like_reference(getattr(section, field))
-    ]
-    stars = [
-        Problem(("routes", prefix), "* is a letter like others; a prefix fits all paths below it", "key")
-        for prefix in config.routes
-        if "*" in prefix
-    ]
-    unasked = [
-        Problem(("require_header",), "browsers send this header by themselves; a name of your own keeps web pages out")
-        for name in [config.require_header]
-        if name and comes_unasked(name)
-    ]
-    return unused + differing + as_written + stars + unasked
 
 
 def _check_addresses(config: Config, listen: Address, admin: Address, report: Report) -> None:

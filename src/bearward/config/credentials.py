@@ -1,167 +1,198 @@
-"""One checked section of `credentials` → a `Credential`, and what its fields must agree on."""
+"""One checked section of `credentials` → a `Credential`."""
 
-import re
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from ..secret import Secret, SecretUnreadableError
+from ..secret import Secret
 from ..tls import Tls
-from ..tokens.credential import Credential, ExpiryField, Principal, RefusalMark
+from ..tokens.credential import (
+    Assertion,
+    Client,
+    Command,
+    Credential,
+    ExpiryField,
+    FieldPath,
+    GivenToken,
+    HeaderField,
+    OwnJwt,
+    Principal,
+    Reading,
+    RefusalMark,
+    Source,
+    ThrottleMark,
+    TokenEndpoint,
+)
+from ..tokens.recipe import PLACEHOLDERS
+from .agreement import check_agreement
 from .diagnostics import Path, Report, WrongError
-from .document import Text
-from .fields import json_value
 from .headers import check_names, framing_names
-from .model import CredentialSection
-from .references import read_secret, reference
+from .keys import check_key
+from .model import AssertionSection, CredentialSection, Section, TokenPlaceSection
+from .placeholders import chained_names
+from .structures import read_repeatable, read_structures
 from .urls import check_path, split_url
 
-_SAME_IN_BOTH = frozenset(CredentialSection.model_fields) & frozenset(Credential.__dataclass_fields__)
-_BUILT = {"params", "principal", "tls"}
-_PRINCIPAL = "{principal}"
+_MISSING = Secret("")
+"""Stands for what is missing; that is reported by `check_agreement`."""
 
 
 def build_credential(name: str, section: CredentialSection, report: Report, folder: FilePath) -> Credential:
     """The credential with its defaults. Of use only where the report is empty."""
     path: Path = ("credentials", name)
-    written = {field: getattr(section, field) for field in (section.model_fields_set & _SAME_IN_BOTH) - _BUILT}
-    response, principal, inject = section.response, section.principal, section.inject
+    source = _source(section, path, report, folder)
+    check_agreement(section, source, path, report)
+    _check_headers(section, path, report)
+    inject = section.inject
     optional = {
-        "token_path": response.token,
-        "expires": response.expires and ExpiryField(response.expires.field, response.expires.as_),
-        "refusal": response.refusal and RefusalMark(response.refusal.field, tuple(response.refusal.not_)),
-        "principal": principal and Principal(principal.header, principal.max),
+        "refresh_lead": section.refresh.lead,
+        "quota": section.max_token_requests,
+        "principal": section.principal and Principal(section.principal.header, section.principal.max),
         "inject_header": inject.header,
         "inject_format": inject.format,
-        "refresh_lead": section.refresh.lead,
+        "timeout": section.timeout,
     }
-    credential = Credential(
-        **{"token_url": "", **written, **{field: value for field, value in optional.items() if value is not None}},
+    return Credential(
+        **_without_nulls(optional),
         name=name,
-        params=_params(section, (*path, "params"), report, folder),
-        tls=Tls(**section.tls.written()),
+        source=source,
+        reading=_reading(section, (*path, "response"), report),
+        chained=chained_names(source),
     )
+
+
+def _source(section: CredentialSection, path: Path, report: Report, folder: FilePath) -> Source:
+    """Where its tokens come from."""
+    match section.source:
+        case "file":
+            return GivenToken(Secret.from_file(section.path) if section.path else _MISSING)
+        case "static":
+            return GivenToken(section.token or _MISSING)
+        case "exec":
+            argv = _argv(section.command, (*path, "command"), report, folder) if section.command is not None else ()
+            return Command(argv, str(folder))
+        case "jwt":
+            assertion = _assertion(section, path, report, folder)
+            return OwnJwt(assertion if isinstance(assertion, Assertion) else Assertion(key=_MISSING))
+    return _token_endpoint(section, path, report, folder)
+
+
+def _token_endpoint(section: CredentialSection, path: Path, report: Report, folder: FilePath) -> TokenEndpoint:
     _check_urls(section, path, report)
-    _check_headers(credential, path, report)
-    for field, text, concerned in _combinations(credential):
-        unless = [(*path, other) for other in ("preset", *concerned)]
-        at_field = (*path, *field)
-        report.add(at_field if field else path, text, at="key", unless=unless)
-    return credential
+    read = read_structures if section.send == "json" else read_repeatable
+    built = {
+        "client": _client(section, path, report),
+        "assertion": _assertion(section, path, report, folder),
+        "params": read(section.params, (*path, "params"), report, folder),
+        "tls": Tls(**section.tls.written()),
+    }
+    return TokenEndpoint(**{"token_url": ""} | _same(section, TokenEndpoint) | built)
 
 
-def basic_encoding_matters(section: CredentialSection, credential: Credential) -> bool:
-    """Whether nobody chose how Basic is encoded, and it makes a difference for this id or secret."""
-    is_chosen = "basic_encoding" in section.model_fields_set
-    if is_chosen or credential.client_auth != "client_secret_basic":
-        return False
-    plain = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~-")
-    return not set(_peek(credential.client_id) + _peek(credential.client_secret)) <= plain
+def _same(section: Section, kind: type[TokenEndpoint | Assertion]) -> dict[str, Any]:
+    """The fields that are written, and named in the config as in the value."""
+    return {name: value for name, value in section.written().items() if name in kind.__dataclass_fields__}
 
 
-def looks_like_reference(secret: Secret | None) -> bool:
-    """Whether a literal is most likely meant as the name of something, in another language's way."""
-    return re.match(r"\$\{?\w+\}?$|(env|file):", _peek(secret)) is not None
+def _client(section: CredentialSection, path: Path, report: Report) -> Client:
+    written = {
+        "auth": section.client_auth,
+        "id": section.client_id,
+        "secret": section.client_secret,
+        "basic_encoding": section.basic_encoding,
+    }
+    assertion = _client_assertion(section, path, report)
+    return Client(**_without_nulls(written), assertion=assertion)
 
 
-def _combinations(credential: Credential) -> Iterator[tuple[Path, str, tuple[str, ...]]]:
-    """What fields must agree on: where, what is wrong, and the fields that are concerned."""
-    yield from _client_auth(credential)
-    yield from _grant(credential)
-    yield from _principal(credential)
-    if credential.method == "GET" and credential.send != "query":
-        yield ("method",), "GET has no body; write send: query as well", ("send",)
-    for name in sorted(credential.params.keys() & _set_elsewhere(credential)):
-        yield (
-            ("params", name),
-            "the credential sends this parameter itself; remove it here",
-            ("grant_type", "client_auth"),
+def _client_assertion(section: CredentialSection, path: Path, report: Report) -> Assertion | None:
+    """The JWT by which the client says who it is (RFC 7523 §2.2); its key is the secret, or a private one."""
+    if section.client_auth == "private_key_jwt":
+        key, at_key, default = section.client_key, "client_key", "RS256"
+    elif section.client_auth == "client_secret_jwt":
+        key, at_key, default = section.client_secret, "client_secret", "HS256"
+    else:
+        return None
+    algorithm = section.assertion_algorithm or default
+    if algorithm.startswith("HS") != default.startswith("HS"):
+        text = f"{section.client_auth} signs with " + (
+            "RS, PS, ES or EdDSA" if default == "RS256" else "HS256 to HS512"
         )
+        report.add((*path, "assertion_algorithm"), text, unless=[(*path, "client_auth"), (*path, "preset")])
+    written = {
+        "algorithm": algorithm,
+        "issuer": section.client_id,
+        "subject": section.client_id,
+        "audience": section.assertion_audience,
+        "lifetime": section.assertion_lifetime,
+        "key_id": section.client_key_id,
+        "certificate": section.client_certificate,
+    }
+    assertion = Assertion(key=key or _MISSING, **_without_nulls(written))
+    names = {"algorithm": "assertion_algorithm", "key": at_key, "certificate": "client_certificate"}
+    check_key(assertion, {part: (*path, name) for part, name in names.items()}, report)
+    return assertion
 
 
-def _client_auth(credential: Credential) -> Iterator[tuple[Path, str, tuple[str, ...]]]:
-    auth = credential.client_auth
-    if auth == "none":
-        if credential.client_secret:
-            yield (
-                ("client_secret",),
-                "client_auth: none sends no secret; remove it, or choose another client_auth",
-                ("client_auth",),
-            )
-        return
-    for field in ("client_id", "client_secret"):
-        if getattr(credential, field) is None:
-            yield (), f"{field} is missing; {auth} needs it (client_auth: none does not)", (field, "client_auth")
+def _assertion(section: CredentialSection, path: Path, report: Report, folder: FilePath) -> Assertion | Secret | None:
+    written = section.assertion
+    if not isinstance(written, AssertionSection):
+        return written
+    path = (*path, "assertion")
+    claims = read_structures(written.claims, (*path, "claims"), report, folder)
+    fields = _same(written, Assertion) | {"claims": claims, "is_for_token_url": section.source == "oauth2"}
+    assertion = Assertion(**fields)
+    check_key(assertion, {part: (*path, part) for part in ("algorithm", "key", "certificate")}, report)
+    return assertion
 
 
-def _grant(credential: Credential) -> Iterator[tuple[Path, str, tuple[str, ...]]]:
-    grant = credential.grant_type
-    for field, its_grant in (("username", "password"), ("password", "password"), ("refresh_token", "refresh_token")):
-        is_set = getattr(credential, field) is not None
-        if grant == its_grant and not is_set:
-            yield (), f"{field} is missing; grant_type: {grant} needs it", (field, "grant_type")
-        if grant != its_grant and is_set:
-            yield (field,), f"is only for grant_type: {its_grant}; remove it, or put it under params", ("grant_type",)
+def _argv(command: list[str], path: Path, report: Report, folder: FilePath) -> tuple[str, ...]:
+    """The command with its program as it will be started: by an absolute path, or a name on PATH."""
+    if not command or not command[0]:
+        report.add(path, "must be a list of a program and its arguments: [PROGRAM, ARG]", at="key", unless=[path])
+        return ()
+    program = str(folder / command[0]) if "/" in command[0] else command[0]
+    if shutil.which(program) is None:
+        text = "there is no such program" + ("" if "/" in program else " on PATH")
+        report.add((*path, 0), text + "; each argument is an item of its own, and there is no shell")
+    return (program, *command[1:])
 
 
-def _principal(credential: Credential) -> Iterator[tuple[Path, str, tuple[str, ...]]]:
-    users = list(_where_principal_stands(credential))
-    concerned = ("principal", "token_url", "params", "headers")
-    if credential.principal is None:
-        for path in users:
-            yield path, "{principal} stands here, but the credential has no principal: {header: NAME}", concerned
-    elif not users:
-        yield (
-            ("principal",),
-            (
-                "{principal} stands nowhere in params, headers or token_url: all users would share one token; "
-                "use it, or write principal: null"
-            ),
-            concerned,
-        )
+def _reading(section: CredentialSection, path: Path, report: Report) -> Reading:
+    response = section.response
+    expires, refusal, throttled = response.expires, response.refusal, response.throttled
+    built = {
+        "token": _token_place(response.token, (*path, "token"), report),
+        "expires": expires and ExpiryField(expires.field, expires.as_),
+        "refusal": refusal and RefusalMark(refusal.field, tuple(refusal.not_)),
+        "throttled": throttled and ThrottleMark(**throttled.written()),
+        "ttl": section.ttl,
+    }
+    if throttled and throttled.status is None and throttled.contains is None:
+        at = (*path, "throttled")
+        text = "needs status, contains or both: what marks throttling"
+        report.add(at, text, at="key", unless=[(*at, "status"), (*at, "contains")])
+    if response.token is None and section.source in ("file", "static", "jwt"):
+        built["token"] = ()  # what is read is the token itself
+    return Reading(**_without_nulls(built), takes_any_type=section.inject.format is not None)
 
 
-def _where_principal_stands(credential: Credential) -> Iterator[Path]:
-    if _PRINCIPAL in credential.token_url:
-        yield ("token_url",)
-    for field, values in (("params", credential.params), ("headers", credential.headers)):
-        for name, value in values.items():
-            if any(_PRINCIPAL in text for text in _texts(value)):
-                yield field, name
+def _token_place(
+    place: FieldPath | TokenPlaceSection | None, path: Path, report: Report
+) -> FieldPath | HeaderField | None:
+    if not isinstance(place, TokenPlaceSection):
+        return place
+    if (place.header is None) == (place.cookie is None):
+        report.add(path, "must be a dotted path, {header: NAME} or {cookie: NAME}", at="key", unless=[path])
+    return HeaderField(place.header or place.cookie or "", is_cookie=place.cookie is not None)
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, Secret):
-        yield _peek(value)
-    elif isinstance(value, Mapping | list):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(inner)
-
-
-def _peek(secret: Secret | None) -> str:
-    """The text as it is now; of a file that has just gone, nothing."""
-    try:
-        return secret.reveal() if secret else ""
-    except SecretUnreadableError:
-        return ""
-
-
-def _set_elsewhere(credential: Credential) -> set[str]:
-    """The parameters that other fields set."""
-    names = {"scope", "username", "password", "refresh_token", "client_secret"}
-    taken = {name for name in names if getattr(credential, name) is not None}
-    if credential.grant_type != "none":
-        taken.add("grant_type")
-    if credential.grant_type == "password":
-        taken.add("refresh_token")
-    if credential.client_id is not None and credential.client_auth != "client_secret_basic":
-        taken.add("client_id")
-    return taken
+def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _check_urls(section: CredentialSection, path: Path, report: Report) -> None:
-    if section.token_url is None:
-        report.add(path, "token_url is missing", at="key", unless=[(*path, "token_url"), (*path, "preset")])
     for field, url in (("token_url", section.token_url), ("logout_url", section.logout_url)):
         if url is not None:
             try:
@@ -170,57 +201,29 @@ def _check_urls(section: CredentialSection, path: Path, report: Report) -> None:
                 report.add((*path, field), str(error), unless=[(*path, "preset")])
 
 
-def _check_url(url: str, may_name_principal: bool) -> None:
+def _check_url(url: str, is_token_url: bool) -> None:
     authority_end = 0 if url.startswith("/") else url.find("/", len("https://"))
-    if may_name_principal and authority_end >= 0:
-        url = url[:authority_end] + url[authority_end:].replace(_PRINCIPAL, "principal")
+    if is_token_url and authority_end >= 0:
+        url = url[:authority_end] + PLACEHOLDERS.sub("x", url[authority_end:])
+    if is_token_url and "?" in url:
+        raise WrongError(
+            "must not have a query; write it under params (with send: query where it must travel in the query)"
+        )
     if url.startswith("/"):
         check_path(url)
     else:
         split_url(url)
 
 
-def _check_headers(credential: Credential, path: Path, report: Report) -> None:
+def _check_headers(section: CredentialSection, path: Path, report: Report) -> None:
     forbidden = framing_names()
-    is_basic = credential.client_auth == "client_secret_basic"
+    is_basic = (section.client_auth or Client().auth) == "client_secret_basic"
     if is_basic and not report.is_faulty((*path, "client_auth"), (*path, "preset")):
         forbidden |= {"authorization"}
-    check_names(credential.headers, forbidden, (*path, "headers"), report)
+    check_names(section.headers, forbidden, (*path, "headers"), report)
     for field, header in (
-        ("principal", credential.principal and credential.principal.header),
-        ("inject", credential.inject_header),
+        ("principal", section.principal and section.principal.header),
+        ("inject", section.inject.header),
     ):
         if header and header.lower() in framing_names():
             report.add((*path, field, "header"), "this header belongs to the connection; choose another")
-
-
-def _params(section: CredentialSection, path: Path, report: Report, folder: FilePath) -> dict[str, Any]:
-    read = _structure if section.send == "json" else _repeatable
-    return {name: read(value, (*path, name), report, folder) for name, value in section.params.items()}
-
-
-def _structure(value: Any, path: Path, report: Report, folder: FilePath) -> Any:
-    """Any JSON structure; its texts are secrets, its unquoted numbers and truth values are what they say."""
-    if isinstance(value, dict) and not reference(value):
-        return {name: _structure(inner, (*path, name), report, folder) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_structure(inner, (*path, index), report, folder) for index, inner in enumerate(value)]
-    return None if value is None else _leaf(value, path, report, folder)
-
-
-def _repeatable(value: Any, path: Path, report: Report, folder: FilePath) -> Any:
-    """A text, or a list of texts: the parameter repeats."""
-    if isinstance(value, list):
-        return [_leaf(inner, (*path, index), report, folder, is_text=True) for index, inner in enumerate(value)]
-    return _leaf(value, path, report, folder, is_text=True)
-
-
-def _leaf(value: Any, path: Path, report: Report, folder: FilePath, *, is_text: bool = False) -> Any:
-    try:
-        if isinstance(value, Text):
-            literal = value if is_text else json_value(value)
-            return Secret(str(literal)) if isinstance(literal, str) else literal
-        return read_secret(value, folder)
-    except WrongError as error:
-        report.add((*path, *error.below), str(error))
-        return Secret("")

@@ -82,8 +82,8 @@ class ConfigError(Exception):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` where a known word is near, else the known words where they are few, else nothing."""
-    choices = list(known)
+    choices = {choice.lower(): choice for choice in known}
     near = difflib.get_close_matches(word[:100].lower(), choices, n=1)
     if near:
-        return f"; did you mean {near[0]}?"
-    return f"; known: {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
+        return f"; did you mean {choices[near[0]]}?"
+    return f"; known: {', '.join(choices.values())}" if 0 < len(choices) <= 16 else ""

@@ -6,26 +6,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
-from pydantic import AfterValidator, PlainValidator, ValidationInfo
+from pydantic import AfterValidator, GetCoreSchemaHandler, PlainValidator, ValidationInfo
+from pydantic_core import CoreSchema, core_schema
 
 from ..address import Address
 from ..egress import EgressProxy
 from ..proxy.routes import DEFAULT_PORTS, Upstream
 from ..secret import Secret
-from ..tokens.credential import FieldPath
+from ..tokens.credential import FieldPath, Quota
 from . import egress, urls
 from .diagnostics import WrongError, did_you_mean
 from .document import Text
-from .references import fetch, read_file, read_plain, read_secret
+from .references import fetch, read_file, read_plain, read_secret, reference
 
 SHOWN = "shown"
 """Marks a field whose value is no secret: reports may show it."""
 
 MAX_SECONDS = 10 * 365 * 86400
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)?")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
 _SIZE = re.compile(r"([0-9]{1,15}) ?(|kB|KB|MB|GB|KiB|MiB|GiB)")
 _SIZES = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _TRUTH = {"true": True, "false": False}
@@ -63,6 +64,22 @@ def _typed(read: Callable[[Text], Any]) -> PlainValidator:
     return PlainValidator(validate)
 
 
+class TextOr:
+    """Marks a field that is a text, read by `read`, or a section; unlike a union it says where a section is wrong."""
+
+    def __init__(self, section: type, read: Callable[[object, ValidationInfo], Any]) -> None:
+        self._section = section
+        self._read = read
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        section = handler.generate_schema(self._section)
+        return core_schema.with_info_wrap_validator_function(self._validate, section)
+
+    def _validate(self, value: object, validate_section: Callable[[object], Any], info: ValidationInfo) -> Any:
+        is_section = isinstance(value, dict) and not reference(value)
+        return validate_section(value) if is_section else self._read(value, info)
+
+
 def one_of(literal: Any) -> PlainValidator:
     """One of the words of a `Literal`."""
     words = get_args(literal)
@@ -92,7 +109,7 @@ def _flag(text: Text) -> bool:
 def _duration(text: Text) -> float:
     found = _DURATION.fullmatch(text)
     if not found:
-        raise WrongError("must be a duration: 500ms, 90s, 15m, 2h, or a number of seconds")
+        raise WrongError("must be a duration: 500ms, 90s, 15m, 2h, 7d, or a number of seconds")
     seconds = float(found[1]) * _UNITS[found[2] or "s"]
     if not 0 < seconds <= MAX_SECONDS:
         raise WrongError("must be longer than 0 and no more than ten years")
@@ -103,6 +120,19 @@ def _count(text: Text) -> int:
     if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= 1_000_000:
         raise WrongError("must be a whole number from 1 to 1000000")
     return int(text)
+
+
+def _status(text: Text) -> int:
+    if not re.fullmatch(r"[2-5][0-9][0-9]", text):
+        raise WrongError("must be the status of an answer: a number from 200 to 599")
+    return int(text)
+
+
+def _quota(text: Text) -> Quota:
+    number, slash, span = text.partition("/")
+    if not slash:
+        raise WrongError("must be NUMBER/DURATION: 8/8h is at most eight requests in any eight hours")
+    return Quota(_count(Text(number)), _duration(Text(span)))
 
 
 def _size(least: int, most: int, bounds: str) -> PlainValidator:
@@ -126,8 +156,18 @@ def _token(text: str) -> str:
     return str(text)
 
 
-def _answer_path(text: Text) -> FieldPath:
+def _cookie(text: Text) -> str:
+    if not _TOKEN.fullmatch(text):
+        raise WrongError("is no name of a cookie")
+    return str(text)
+
+
+def answer_path(value: object, info: ValidationInfo) -> FieldPath:
     """`a.b\\.c.0`; empty: the whole body."""
+    return _answer_path(_plain(value, info))
+
+
+def _answer_path(text: Text) -> FieldPath:
     keys = tuple(key.replace("\\.", ".") for key in re.split(r"(?<!\\)\.", text)) if text else ()
     if "" in keys:
         raise WrongError("has an empty name between dots; a dot inside a name is written \\.")
@@ -145,6 +185,8 @@ def _origin(text: Text) -> str:
 
 
 def _host(text: Text) -> tuple[str, int | None]:
+    if "://" in text:
+        raise WrongError("must be HOST or HOST:PORT, without http:// and without a path")
     host, port = urls.split_host(text)
     return (f"[{host}]" if ":" in host else host), port
 
@@ -169,6 +211,30 @@ def _pem_file(value: object, info: ValidationInfo) -> str:
     return str(folder / name)
 
 
+def _token_file(value: object, info: ValidationInfo) -> Path:
+    """The absolute path of a file that can be read now."""
+    name, folder = _plain(value, info), _folder(info)
+    read_file(name, folder)
+    return folder / name
+
+
+def _store_file(value: object, info: ValidationInfo) -> Path:
+    """The absolute path of a file that may still be missing, in a folder that is there."""
+    name = _line(_plain(value, info))
+    path = _folder(info) / name
+    if path.is_dir() or name.endswith("/"):
+        raise WrongError("is a folder; write the path of a file in it")
+    if not path.parent.is_dir():
+        raise WrongError("its folder does not exist; make it, readable for bearward alone")
+    return path
+
+
+def in_memory(value: object, info: ValidationInfo) -> None:
+    """The word `memory`."""
+    if not isinstance(value, Text) or value != "memory":
+        raise WrongError("must be memory, or {path: FILE}")
+
+
 def _egress(value: object, info: ValidationInfo) -> EgressProxy:
     return egress.read_proxy(fetch(value, _folder(info))[1])
 
@@ -183,8 +249,15 @@ def _format(text: Text) -> str:
     return str(text)
 
 
-def _secret(value: object, info: ValidationInfo) -> Secret:
+def secret(value: object, info: ValidationInfo) -> Secret:
+    """A text that may be secret."""
     return read_secret(value, _folder(info))
+
+
+def _scope(value: object, info: ValidationInfo) -> Secret:
+    if isinstance(value, list):
+        raise WrongError('must be one string, separated as the vendor wants: "a b"')
+    return secret(value, info)
 
 
 def _header_value(value: object, info: ValidationInfo) -> Secret:
@@ -210,17 +283,24 @@ Duration = Annotated[float, _typed(_duration), SHOWN]
 Count = Annotated[int, _typed(_count), SHOWN]
 HeadSize = Annotated[int, _size(1 << 10, 1 << 20, "from 1KiB to 1MiB"), SHOWN]
 BodySize = Annotated[int, _size(0, 1 << 50, "no more than 1 PiB; leave it out for no limit"), SHOWN]
-SecretText = Annotated[Secret, PlainValidator(_secret)]
-ShownSecret = Annotated[Secret, PlainValidator(_secret), SHOWN]
+SecretText = Annotated[Secret, PlainValidator(secret)]
+ShownSecret = Annotated[Secret, PlainValidator(secret), SHOWN]
 HeaderValue = Annotated[Secret, PlainValidator(_header_value)]
+Scope = Annotated[Secret, PlainValidator(_scope)]
 HeaderName = Annotated[str, AfterValidator(_token)]
 HeaderNameText = Annotated[str, _typed(_token), SHOWN]
+CookieName = Annotated[str, _typed(_cookie), SHOWN]
+Status = Annotated[int, _typed(_status), SHOWN]
+RequestQuota = Annotated[Quota, _typed(_quota), SHOWN]
 AnswerPath = Annotated[FieldPath, _typed(_answer_path), SHOWN]
 BaseUrl = Annotated[Upstream, _typed(urls.read_upstream), SHOWN]
 Origin = Annotated[str, _typed(_origin), SHOWN]
 HostAndPort = Annotated[tuple[str, int | None], _typed(_host), SHOWN]
 ServerName = Annotated[str, _typed(_server_name), SHOWN]
 PemFile = Annotated[str, PlainValidator(_pem_file)]
+TokenFile = Annotated[Path, PlainValidator(_token_file)]
+StoreFile = Annotated[Path, PlainValidator(_store_file), SHOWN]
+Argument = Annotated[str, _typed(str)]
 Egress = Annotated[EgressProxy, PlainValidator(_egress)]
 ListeningAddress = Annotated[Address, PlainValidator(_listening), SHOWN]
 Format = Annotated[str, _typed(_format)]

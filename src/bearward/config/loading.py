@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ..secret import SecretUnreadableError, read_text
-from .build import build_settings, find_warnings
+from .build import build_settings
 from .diagnostics import ConfigError, Fault, Path, Problem, Report, did_you_mean
 from .document import Tree, read_document
 from .masking import known_names
@@ -17,12 +17,17 @@ from .model import Config
 from .page import Page
 from .presets import apply_presets
 from .settings import Settings
+from .warnings import find_warnings
 
 _IN_PLAIN_WORDS = {
     "model_type": "must be a mapping: lines of the form KEY: VALUE",
     "dict_type": "must be a mapping: lines of the form KEY: VALUE",
     "list_type": "must be a list: [A, B], or lines that start with -",
 }
+_INSTEAD: dict[Path, str] = {
+    ("tls", "verify"): "unknown key: certificates are always checked; name the CA that issued them as ca_file",
+}
+"""What to write in place of an unknown key that is often meant."""
 
 
 def read_config(path: FilePath) -> Settings:
@@ -73,7 +78,8 @@ def _report(details: ErrorDetails, report: Report) -> Path:
         report.add(path[:-1], f"{path[-1]} is missing", at="key", unless=[path])
         return path[:-1]
     if kind == "extra_forbidden":
-        report.add(path, "unknown key" + did_you_mean(str(path[-1]), known_names(path[:-1])), at="key")
+        known = "unknown key" + did_you_mean(str(path[-1]), known_names(path[:-1]))
+        report.add(path, _INSTEAD.get(path[-2:], known), at="key")
     elif kind != "value_error":
         report.add(path, _IN_PLAIN_WORDS[kind])
     elif path[-1] == "[key]":

@@ -4,10 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from ..tokens.credential import ClientAuth, ExpiryUnit
+from ..secret import Secret
+from ..tokens.credential import Algorithm, ClientAuth, ExpiryUnit, FieldPath
 from . import fields
-from .fields import SHOWN, one_of
+from .fields import SHOWN, TextOr, one_of
 
+SourceKind = Literal["oauth2", "file", "static", "exec", "jwt"]
 BasicEncoding = Literal["form", "raw"]
 Send = Literal["form", "json", "query"]
 Method = Literal["POST", "GET"]
@@ -62,10 +64,24 @@ class RefusalSection(Section):
     not_: list[fields.JsonScalar]
 
 
+class ThrottledSection(Section):
+    status: fields.Status | None = None
+    contains: fields.Line | None = None
+    retry_after: fields.Duration | None = None
+
+
+class TokenPlaceSection(Section):
+    """A token that does not stand in the body of an answer."""
+
+    header: fields.HeaderNameText | None = None
+    cookie: fields.CookieName | None = None
+
+
 class ResponseSection(Section):
-    token: fields.AnswerPath | None = None
+    token: Annotated[FieldPath | TokenPlaceSection | None, TextOr(TokenPlaceSection, fields.answer_path), SHOWN] = None
     expires: ExpiresSection | None = None
     refusal: RefusalSection | None = None
+    throttled: ThrottledSection | None = None
 
 
 class RefreshSection(Section):
@@ -89,8 +105,26 @@ class TlsSection(Section):
     server_name: fields.ServerName | None = None
 
 
+class AssertionSection(Section):
+    """A JWT that is signed here."""
+
+    issuer: fields.ShownSecret | None = None
+    subject: fields.ShownSecret | None = None
+    audience: fields.ShownSecret | None = None
+    lifetime: fields.Duration | None = None
+    claims: dict[str, Any] = {}
+    key: fields.SecretText
+    key_id: fields.ShownSecret | None = None
+    algorithm: Annotated[Algorithm, one_of(Algorithm), SHOWN] | None = None
+    certificate: fields.SecretText | None = None
+
+
 class CredentialSection(Section):
     preset: Annotated[str | PresetSection | None, SHOWN] = None
+    source: Annotated[SourceKind, one_of(SourceKind), SHOWN] = "oauth2"
+    path: fields.TokenFile | None = None
+    token: fields.SecretText | None = None
+    command: list[fields.Argument] | None = None
     token_url: fields.Line | None = None
     grant_type: fields.Line | None = None
     client_auth: Annotated[ClientAuth, one_of(ClientAuth), SHOWN] | None = None
@@ -100,15 +134,27 @@ class CredentialSection(Section):
     username: fields.SecretText | None = None
     password: fields.SecretText | None = None
     refresh_token: fields.SecretText | None = None
-    scope: fields.SecretText | None = None
+    scope: fields.Scope | None = None
+    client_key: fields.SecretText | None = None
+    client_key_id: fields.ShownSecret | None = None
+    client_certificate: fields.SecretText | None = None
+    assertion_algorithm: Annotated[Algorithm, one_of(Algorithm), SHOWN] | None = None
+    assertion_audience: fields.ShownSecret | None = None
+    assertion_lifetime: fields.Duration | None = None
+    assertion: Annotated[AssertionSection | Secret | None, TextOr(AssertionSection, fields.secret)] = None
+    subject_token: fields.SecretText | None = None
+    subject_token_type: fields.Line | None = None
     params: dict[str, Any] = {}
     headers: dict[fields.HeaderName, fields.HeaderValue] = {}
+    body: fields.SecretText | None = None
     send: Annotated[Send, one_of(Send), SHOWN] | None = None
     method: Annotated[Method, one_of(Method), SHOWN] | None = None
     response: ResponseSection = ResponseSection()
     ttl: fields.Duration | None = None
     refresh: RefreshSection = RefreshSection()
     logout_url: fields.Line | None = None
+    max_sessions: fields.Count | None = None
+    max_token_requests: fields.RequestQuota | None = None
     principal: PrincipalSection | None = None
     inject: InjectSection = InjectSection()
     timeout: fields.Duration | None = None
@@ -133,6 +179,10 @@ class RouteSection(Section):
     allow_encoded_slash: fields.Flag = False
     allow_http: fields.Flag = False
     max_body: fields.BodySize | None = None
+
+
+class TokenStoreSection(Section):
+    path: fields.StoreFile
 
 
 class LimitsSection(Section):
@@ -162,5 +212,6 @@ class Config(Section):
     require_header: fields.HeaderNameText | None = None
     allow_remote: fields.Flag = False
     limits: LimitsSection = LimitsSection()
+    token_store: Annotated[TokenStoreSection | None, TextOr(TokenStoreSection, fields.in_memory), SHOWN] = None
     egress_proxy: fields.Egress | None = None
     log: LogSection = LogSection()

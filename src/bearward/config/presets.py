@@ -12,8 +12,12 @@ from .diagnostics import Path, Report, WrongError, did_you_mean
 from .document import Text, Tree, read_document
 from .references import read_plain, reference
 
-_MERGED = ("params", "headers", "response", "refresh", "principal", "inject", "tls")
-"""The mappings of a credential that are merged key by key."""
+_MERGED: Mapping[str, Mapping[str, Any]] = {
+    **{name: {} for name in ("params", "headers", "refresh", "principal", "inject", "tls")},
+    "response": {"throttled": {}},
+    "assertion": {"claims": {}},
+}
+"""The mappings of a credential that are merged key by key, and those within them."""
 
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
@@ -110,17 +114,23 @@ def _fill(tree: Any, values: Mapping[str, str]) -> Any:
     return tree
 
 
-def _merge(brought: dict[str, Tree], own: dict[str, Tree]) -> dict[str, Tree]:
+def _merge(brought: dict[str, Tree], own: dict[str, Tree], merged: Mapping[str, Any] = _MERGED) -> dict[str, Tree]:
     """`own` over `brought`; null removes what was brought."""
-    merged = {**brought, **own}
-    for key in _MERGED:
+    result = _over(brought, own, str)
+    for key, within in merged.items():
         below, above = brought.get(key), own.get(key)
-        if isinstance(below, dict) and isinstance(above, dict):
-            merged[key] = _merge_names(below, above, str.lower if key == "headers" else str)
-    return {key: value for key, value in merged.items() if value is not None or key not in brought}
+        if not isinstance(below, dict) or not isinstance(above, dict) or _is_text(key, above):
+            continue
+        result[key] = _over(below, above, str.lower) if key == "headers" else _merge(below, above, within)
+    return result
 
 
-def _merge_names(below: dict[str, Tree], above: dict[str, Tree], same: Callable[[str], str]) -> dict[str, Tree]:
+def _is_text(key: str, value: dict[str, Tree]) -> bool:
+    """Whether an assertion stands elsewhere: what a preset says of one that is signed does not concern it."""
+    return key == "assertion" and reference(value) is not None
+
+
+def _over(below: dict[str, Tree], above: dict[str, Tree], same: Callable[[str], str]) -> dict[str, Tree]:
     """`above` over `below`, names compared as `same` makes them."""
     written, brought = set(map(same, above)), set(map(same, below))
     kept = {name: value for name, value in below.items() if same(name) not in written}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ..address import Address
@@ -36,6 +37,8 @@ class Settings:
     """The name of a header that every client must send."""
     limits: Limits = field(default_factory=Limits)
     egress_proxy: EgressProxy | None = None
+    token_store: Path | None = None
+    """The file that keeps tokens over a restart; None: they are kept in memory."""
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()
     """What is no fault but should be known, each a line that names its place."""

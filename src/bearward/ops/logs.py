@@ -29,6 +29,10 @@ LEVELS: Final[dict[type, tuple[str, str]]] = {
     events.RequestRejected: ("info", "request rejected"),
     events.ConfigApplied: ("info", "config read again"),
     events.ConfigRefused: ("error", "config at fault, the last one stays in force"),
+    events.StoreIgnored: ("warning", "token store ignored"),
+    events.StoreFailed: ("warning", "token store not written"),
+    events.StoreRecovered: ("warning", "token store written again"),
+    events.StoreFull: ("warning", "token store full"),
     events.Crashed: ("error", "internal error, please report it"),
 }
 Form = Literal["auto", "text", "json"]

@@ -15,8 +15,17 @@ class State:
 
     @property
     def sources(self) -> tuple[TokenSource, ...]:
-        """Where the routes get their tokens, each once."""
-        return tuple({id(source): source for _, source in self.routes.values()}.values())
+        """Where the routes get their tokens, each once; those that others are chained to come before them."""
+        found: dict[int, TokenSource] = {}
+
+        def add(source: TokenSource) -> None:
+            for other in source.chained.values():
+                add(other)
+            found[id(source)] = source
+
+        for _, source in self.routes.values():
+            add(source)
+        return tuple(found.values())
 
     @property
     def is_started(self) -> bool:

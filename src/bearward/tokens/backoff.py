@@ -11,6 +11,11 @@ class Backoff:
     towards the lock of an account.
     """
 
+    __slots__ = (
+        "_failed_at", "_not_before", "_refusals", "_refused", "_retry_at", "_transients", "_uniform", "failure",
+        "failures",
+    )  # fmt: skip
+
     def __init__(self, uniform: schedule.Uniform) -> None:
         self._uniform = uniform
         self._refused: bytes | None = None

@@ -16,6 +16,9 @@ class Reason(StrEnum):
     NO_TOKEN = "no_token"  # noqa: S105 - a name, not a password
     ALREADY_EXPIRED = "already_expired"
     SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105
+    COMMAND_FAILED = "command_failed"
+    CHAINED_TOKEN = "chained_token"  # noqa: S105
+    QUOTA = "quota"
     REFRESH_TOKEN_REFUSED = "refresh_token_refused"  # noqa: S105
     PASSWORD_REFUSED = "password_refused"  # noqa: S105
     REFUSED = "refused"
@@ -41,6 +44,10 @@ class TokenRequestError(Exception):
     """What an answer without a usable token brought all the same: its session is open."""
     is_session_over: bool = False
     """Whether a refused refresh token is dead, and not merely useless here."""
+    status: int | None = None
+    """Of the answer, where there was one."""
+    clock_skew: float | None = None
+    """As `Issued.clock_skew`."""
 
     @property
     def for_good(self) -> bool:

@@ -11,15 +11,15 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from .. import __version__
+from .. import __version__, clock
 from ..address import is_loopback
 from ..egress import EgressProxy
 from ..errors import os_reason, tls_reason
 from ..tls import Tls, client_context
-from .answer import Answer, Issued, read_answer
-from .credential import Credential
+from .answer import Answer
 from .failure import Reason, TokenRequestError
-from .recipe import TokenRequest, token_request
+from .recipe import TokenRequest
+from .turnstile import Turn, Turnstile
 
 MAX_ANSWER_BYTES = 1 << 20
 
@@ -36,6 +36,7 @@ class Fetcher:
         """What `https` goes through; may be replaced."""
         self._contexts: dict[Tls, tuple[list[tuple[int, ...]], ssl.SSLContext]] = {}
         """Those that were made, and the state of the files that they were made from."""
+        self._turnstiles: dict[str, Turnstile] = {}
         traces = aiohttp.TraceConfig()
         traces.on_request_headers_sent.append(_note_sent)
         self._session = aiohttp.ClientSession(
@@ -51,10 +52,25 @@ class Fetcher:
         request: TokenRequest,
         timeout: float,  # noqa: ASYNC109 - of one exchange
         tls: Tls,
+        turn: Turn | None = None,
     ) -> Answer:
-        """The answer to `request`, whatever its status. Raises `TokenRequestError` where there is none."""
+        """The answer to `request`, whatever its status. Raises `TokenRequestError` where there is none.
+
+        With a `turn` it queues before the identity provider first, which `timeout` (seconds) does not count.
+        """
+        if turn is None:
+            return await self._exchange(request, timeout, tls)
+        scheme, _, host, *_ = request.url.split("/", 3)
+        turnstile = self._turnstiles.setdefault(f"{scheme}//{host}", Turnstile())
+        await turnstile.enter(turn)
+        try:
+            return await self._exchange(request, timeout, tls)
+        finally:
+            turnstile.leave()
+
+    async def _exchange(self, request: TokenRequest, timeout: float, tls: Tls) -> Answer:  # noqa: ASYNC109
         exchange = SimpleNamespace(sent=False)
-        sent_at = time.time()
+        asked_at, sent_at = clock.now(), time.time()
         try:
             async with self._session.request(
                 request.method,
@@ -70,7 +86,7 @@ class Fetcher:
             ) as response:
                 answered_at = time.time()
                 body = await _bounded(response)
-                return Answer(response.status, response.headers, body, sent_at, answered_at)
+                return Answer(response.status, response.headers, body, asked_at, sent_at, answered_at)
         except TimeoutError:
             raise _unanswered(Reason.TIMEOUT, f"no answer within {timeout:g} s", exchange.sent) from None
         except aiohttp.ClientConnectorCertificateError as error:
@@ -114,15 +130,6 @@ class Fetcher:
 
     async def close(self) -> None:
         await self._session.close()
-
-
-async def obtain(
-    credential: Credential, token_url: str, principal: str, refresh_token: str | None, fetcher: Fetcher
-) -> Issued:
-    """One token request and what it brought. Raises `TokenRequestError`."""
-    request = token_request(credential, token_url, principal, refresh_token)
-    answer = await fetcher.send(request, credential.timeout, credential.tls)
-    return read_answer(answer, credential, refreshing=refresh_token is not None)
 
 
 def _state(file: stat_result) -> tuple[int, ...]:

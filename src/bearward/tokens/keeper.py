@@ -1,37 +1,49 @@
 """One token's life: none → fresh → stale → expired, and rejected.
 
-The law of this file: one task, `_live`, makes every token request of a key, one after the other; everybody else
-only reads `current`, waits for what the task brings, or tells it what happened (a 401, a request that waits).
-So a refresh is never doubled, never belongs to the request that wanted it, and needs no lock.
+The law of this file: at most one attempt of a key is under way, and only `_plan` begins one; everybody else reads
+`current`, waits for what an attempt brings, or tells what happened (a 401, a request that waits) and has it planned
+again. So a refresh is never doubled, never belongs to the request that wanted it, and needs no lock. Between attempts
+a key has no task and no timer, only its place in the timetable.
 
-             wake: a request waits, a 401, a changed secret
+         something happened: a request waits, a 401, a changed secret
                  │
-    ┌──► until due ──► attempt ──► adopt: a new generation ──┐
+    ┌──► plan ──► due: attempt ──► adopt: a new generation ──┐
     │                     └─────► fail: back off, keep the old token
     └────────────────────────────────────────────────────────┘
 """
 
 import asyncio
-import contextlib
 import math
 import random
-from typing import Final
+from collections import deque
+from typing import Protocol
 
 from .. import clock, events
 from ..errors import ProblemError
-from . import schedule
+from . import schedule, watch
 from .answer import Issued
 from .backoff import Backoff
-from .credential import Credential
+from .credential import GivenToken, TokenEndpoint
+from .desk import Desk
 from .failure import Reason, TokenRequestError
-from .recipe import digest_of_secrets
-from .session import Session
 from .token import Token, TokenStatus, fingerprint
+from .turnstile import Turn
 
-TICK: Final = 15.0
-"""The longest sleep: timers stop while a laptop sleeps, the clock does not."""
-SECRET_TICK: Final = 2.5
-"""How often changed secrets are looked for after a failure."""
+
+class Way(Protocol):
+    """How the tokens of one key are obtained."""
+
+    digest: bytes | None
+    """Of the secrets at the last attempt."""
+
+    def resume(self) -> Issued | None:
+        """A token from before this process, where one was kept."""
+
+    async def obtain(self, turn: Turn, /) -> Issued:
+        """A token. Raises `TokenRequestError`."""
+
+    async def end(self, *, keep: bool) -> None:
+        """Ends what is open at the identity provider; with `keep`, not what a store keeps."""
 
 
 class Keeper:
@@ -40,19 +52,14 @@ class Keeper:
     With `on_demand` nothing is asked before the first request, and a token that nobody used is not refreshed.
     """
 
-    def __init__(
-        self,
-        label: str,
-        credential: Credential,
-        session: Session,
-        observe: events.Observer,
-        *,
-        on_demand: bool = False,
-    ) -> None:
-        self._label = label
-        self._credential = credential
-        self._session = session
-        self._observe = observe
+    __slots__ = (
+        "_backoff", "_bad_generation", "_desk", "_generation", "_is_open", "_is_outdated", "_on_demand", "_skew",
+        "_task", "_token", "_turn", "_used", "_waiters", "_waiting", "_was_refused", "_way", "planned",
+    )  # fmt: skip
+
+    def __init__(self, desk: Desk, way: Way, *, on_demand: bool = False) -> None:
+        self._desk = desk
+        self._way = way
         self._on_demand = on_demand
 
         self._token: Token | None = None
@@ -63,12 +70,16 @@ class Keeper:
 
         self._backoff = Backoff(random.uniform)
         self._was_refused = False
+        self._is_outdated = False
+        """Whether the file that holds the token has changed."""
 
+        self._is_open = False
         self._task: asyncio.Task[None] | None = None
-        self._attempting = False
-        self._wake = asyncio.Event()
-        self._change: asyncio.Future[None] | None = None
+        self._turn: Turn | None = None
+        self._waiting: deque[tuple[float, asyncio.Future[Token]]] | None = None
+        """Who waits, and until when; the first one is dismissed first."""
         self._waiters = 0
+        self.planned = math.inf
 
     # ── what a request asks ──────────────────────────────────────────────────────────────────────────────────
 
@@ -78,7 +89,7 @@ class Keeper:
             return None
         if not self._used:
             self._used = True
-            self._wake.set()  # it is worth a refresh
+            self._plan()  # it is worth a refresh
         return self._token
 
     def _is_usable(self) -> bool:
@@ -90,17 +101,19 @@ class Keeper:
 
     async def wait(self) -> Token:
         """The token, as soon as there is one. Raises `ProblemError` (503) where none comes within 15 s."""
-        deadline = clock.now() + schedule.WAIT_FOR_TOKEN
         self._used = True
+        if (token := self.current()) is not None:
+            return token
+        waits: asyncio.Future[Token] = asyncio.get_running_loop().create_future()
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append((clock.now() + schedule.WAIT_FOR_TOKEN, waits))
         self._waiters += 1
         try:
-            while (token := self.current()) is None:
-                self._wake.set()
-                remaining = deadline - clock.now()
-                if remaining <= 0 or self._is_closed or not (self._attempting or self._due() <= deadline):
-                    raise self._unavailable()
-                await asyncio.wait([self._next_change()], timeout=remaining)
-            return token
+            if self._turn is not None:
+                self._turn.hurry()
+            self._plan()
+            return await waits
         finally:
             self._waiters -= 1
 
@@ -110,8 +123,8 @@ class Keeper:
         if is_known or clock.now() - token.obtained_at < schedule.YOUNG:
             return
         self._bad_generation = token.generation
-        self._observe(events.TokenMarkedBad(self._label, token.generation))
-        self._wake.set()
+        self._desk.means.observe(events.TokenMarkedBad(self._desk.label, token.generation))
+        self._plan()
 
     async def replace(self, token: Token) -> Token | None:
         """After an upstream's 401 to `token`: a newer one; None where there is none and the 401 is the answer."""
@@ -122,29 +135,39 @@ class Keeper:
             newer = self.current() or await self.wait()
         except ProblemError:
             return None
-        return newer if newer.generation > token.generation else None
+        # A metadata server, a file or a program may well give the same one again.
+        return newer if newer.header_value != token.header_value else None
 
     # ── its beginning and its end ────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> None:
-        """Begins the life, in a task of its own."""
-        self._task = asyncio.create_task(self._live(), name=f"token of {self._label}")
-
-    async def close(self) -> None:
-        """Ends it, and its session. A token request that runs may end: somebody waits, or it opens a session."""
-        task, self._task = self._task, None
-        if task is None:
+        """Begins the life, with the token of a life before where one was kept. Does nothing a second time."""
+        if self._is_open:
             return
-        if self._attempting and (self._waiters or self._credential.logout_url):
-            await asyncio.wait([self._next_change()], timeout=self._credential.timeout)
-        task.cancel()
-        await asyncio.wait([task])
-        self._notify()
-        await self._session.end()
+        self._is_open = True
+        if (kept := self._way.resume()) is not None:
+            self._adopt(kept)
+        self._plan()
+
+    async def close(self, *, keep: bool) -> None:
+        """Ends it, and its session (`Way.end`). An attempt may end: somebody waits, or it opens a session."""
+        if not self._is_open:
+            return
+        if self._task is not None and (self._waiters or self._opens_sessions):
+            await asyncio.wait([self._task], timeout=self._desk.credential.timeout)
+        self._is_open = False
+        self._desk.means.timetable.plan(self, math.inf)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        self._answer_waiters()
+        await self._way.end(keep=keep)
 
     @property
-    def _is_closed(self) -> bool:
-        return self._task is None
+    def _opens_sessions(self) -> bool:
+        source = self._desk.credential.source
+        return isinstance(source, TokenEndpoint) and source.logout_url is not None
 
     def status(self) -> TokenStatus:
         """What an operator may know."""
@@ -172,32 +195,37 @@ class Keeper:
 
     # ── the life ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _live(self) -> None:
-        while True:
-            await self._until_due()
-            self._attempting = True
-            try:
-                await self._attempt()
-            except Exception as error:  # a fault of ours must not end the life of the token
-                self._observe(events.Crashed("token", events.place_of(error)))
-                self._fail(TokenRequestError(Reason.NO_TOKEN, "internal error"))
-            finally:
-                self._attempting = False
-                self._notify()
+    def ring(self) -> None:
+        """The timetable's: something is due, or a look at the secrets."""
+        # A secret that cannot be read is no new one: trying again with the old may lock an account.
+        if self._task is None and self._watches and self._desk.secrets.glance() not in {None, self._way.digest}:
+            self._desk.means.observe(events.SecretChanged(self._desk.label))
+            self._backoff.restart()
+            self._is_outdated = True
+        self._plan()
 
-    async def _until_due(self) -> None:
-        while (remaining := self._due() - clock.now()) > 0:
-            self._wake.clear()
-            # Secrets are looked at after a failure, while somebody wants the token.
-            tick = SECRET_TICK if self._backoff.failure and remaining < math.inf else TICK
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(remaining, tick)):
-                    await self._wake.wait()
-            # One that cannot be read is no new one: trying again with the old may lock an account.
-            if self._backoff.failure and digest_of_secrets(self._credential) not in {None, self._session.digest}:
-                self._observe(events.SecretChanged(self._label))
-                self._backoff.restart()
-                return
+    def _plan(self) -> None:
+        """Begins an attempt that is due; has the timetable ring for what comes next."""
+        if not self._is_open:
+            return
+        self._answer_waiters()
+        at = self._waiting[0][0] if self._waiting else math.inf
+        if self._task is None:
+            due, now = self._due(), clock.now()
+            if due <= now:
+                self._turn = Turn(is_urgent=self._waiters > 0)
+                self._task = asyncio.create_task(self._attempt(), name=f"token of {self._desk.label}")
+            else:
+                at = min(at, due, now + watch.TICK if self._watches else math.inf)
+        self._desk.means.timetable.plan(self, at)
+
+    @property
+    def _watches(self) -> bool:
+        """Whether secrets are looked at: after a failure while somebody wants the token, and where one is the token."""
+        source = self._desk.credential.source
+        if isinstance(source, GivenToken) and source.token.is_file and self._token is not None:
+            return True
+        return self._backoff.failure is not None and self._due() < math.inf
 
     def _due(self) -> float:
         """When the next attempt is to be made; 0 is at once."""
@@ -206,34 +234,43 @@ class Keeper:
             return math.inf
         if self._backoff.failure is not None:
             return self._backoff.due(is_urgent=self._waiters > 0 and not is_usable)
-        if token is None or token.generation == self._bad_generation:
+        if token is None or token.generation == self._bad_generation or self._is_outdated:
             return 0.0
         return token.refresh_at
 
     async def _attempt(self) -> None:
+        assert self._turn is not None  # noqa: S101 - who began this has made it
         try:
-            self._adopt(*await self._session.obtain())
+            self._adopt(await self._way.obtain(self._turn))
         except TokenRequestError as failure:
             self._fail(failure)
+        except Exception as error:  # a fault of ours must not end the life of the token
+            self._desk.means.observe(events.Crashed("token", events.place_of(error)))
+            self._fail(TokenRequestError(Reason.NO_TOKEN, "internal error"))
+        finally:
+            self._task = self._turn = None
+            self._plan()
 
-    def _adopt(self, issued: Issued, sent_at: float) -> None:
-        lead = schedule.lead(issued.lifetime, self._credential.refresh_lead, random.uniform)
+    def _adopt(self, issued: Issued) -> None:
+        credential = self._desk.credential
+        lead = schedule.lead(issued.lifetime, credential.refresh_lead, random.uniform, issued.refresh_in)
         self._generation += 1
         self._token = token = Token(
-            header_value=self._credential.inject_format.replace("{token}", issued.token),
+            header_value=credential.inject_format.replace("{token}", issued.token),
             generation=self._generation,
-            obtained_at=sent_at,
-            refresh_at=sent_at + issued.lifetime - lead,
-            usable_until=sent_at + issued.lifetime - schedule.margin(issued.lifetime),
-            expires_at=sent_at + issued.lifetime,
+            obtained_at=issued.asked_at,
+            refresh_at=issued.asked_at + issued.lifetime - lead,
+            usable_until=issued.asked_at + issued.lifetime - schedule.margin(issued.lifetime),
+            expires_at=issued.asked_at + issued.lifetime,
             fingerprint=fingerprint(issued.token),
         )
         self._backoff.succeed()
+        self._is_outdated = False
         self._used = not self._on_demand or self._waiters > 0
         self._skew = issued.clock_skew
-        self._observe(
+        self._desk.means.observe(
             events.TokenRefreshed(
-                credential=self._label,
+                credential=self._desk.label,
                 generation=token.generation,
                 fingerprint=token.fingerprint,
                 lifetime=issued.lifetime,
@@ -245,12 +282,13 @@ class Keeper:
 
     def _fail(self, failure: TokenRequestError) -> None:
         now = clock.now()
-        self._backoff.note(failure, now, self._session.digest)
+        self._backoff.note(failure, now, self._way.digest)
+        self._is_outdated = False
         self._was_refused = self._was_refused or failure.for_good
         usable = self._token.usable_until - now if self._token else 0.0
-        self._observe(
+        self._desk.means.observe(
             events.RefreshFailed(
-                credential=self._label,
+                credential=self._desk.label,
                 reason=failure.reason,
                 detail=failure.detail,
                 for_good=failure.for_good,
@@ -261,27 +299,35 @@ class Keeper:
 
     # ── who waits ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _next_change(self) -> asyncio.Future[None]:
-        if self._change is None:
-            self._change = asyncio.get_running_loop().create_future()
-        return self._change
-
-    def _notify(self) -> None:
-        if self._change is not None and not self._change.done():
-            self._change.set_result(None)
-        self._change = None
+    def _answer_waiters(self) -> None:
+        """Gives the token to all that wait for it; dismisses those for whom none can come in time."""
+        if not self._waiting:
+            return
+        waiting, now = self._waiting, clock.now()
+        token = self._token if self._is_usable() else None
+        # None comes before the next attempt.
+        earliest = now if self._task is not None else max(now, self._due())
+        while waiting and (token is not None or waiting[0][0] < earliest or not self._is_open or waiting[0][1].done()):
+            _, waits = waiting.popleft()
+            if waits.done():
+                continue  # its client has left
+            if token is not None:
+                waits.set_result(token)
+            else:
+                waits.set_exception(self._unavailable())
+                waits.exception()  # also where its client leaves in this very moment, it counts as seen
 
     def _unavailable(self) -> ProblemError:
         wait = max(self._due() - clock.now(), 1.0)
         if self._backoff.failure is not None and self._backoff.failure.for_good:
             return ProblemError(
                 "credential_rejected",
-                f"The identity provider refuses the credential {self._credential.name!r} for good; see the log.",
+                f"The identity provider refuses the credential {self._desk.credential.name!r} for good; see the log.",
                 retry_after=wait,
             )
         cause = f" ({self._backoff.failure.reason}, see the log)" if self._backoff.failure else ""
         return ProblemError(
             "token_unavailable",
-            f"No usable token of {self._label!r}{cause}; it is tried again.",
+            f"No usable token of {self._desk.label!r}{cause}; it is tried again.",
             retry_after=wait,
         )

@@ -22,14 +22,17 @@ IMPATIENT: Final = 5.0
 """The longest back-off while requests wait and no token is usable."""
 
 
-def lead(lifetime: float, configured: float | None, uniform: Uniform) -> float:
+def lead(lifetime: float, configured: float | None, uniform: Uniform, refresh_in: float | None = None) -> float:
     """How long before expiry the refresh starts.
 
     A configured lead is kept, within bounds: long enough to end before the token is no longer handed out, and at most
-    half a lifetime.
+    half a lifetime. Else the identity provider's wish, to refresh after `refresh_in` seconds, is followed.
     """
+    least = min(2 * margin(lifetime), lifetime / 2)
     if configured is not None:
-        return min(max(configured, 2 * margin(lifetime)), lifetime / 2)
+        return min(max(configured, least), lifetime / 2)
+    if refresh_in is not None:
+        return min(max(lifetime - refresh_in, least), lifetime - MIN_LIFETIME / 2)
     return min(max(0.2 * lifetime, min(10.0, lifetime / 2)), 900.0) * uniform(1.0, 1.25)
 
 

@@ -1,4 +1,4 @@
-"""How a key's tokens are obtained: by its refresh token where it has one, else by the credential's own grant.
+"""How a key's tokens are obtained at a token endpoint: by its refresh token, else by the credential's own grant.
 
 A password grant opens a session at the identity provider, and users may have few of them; so one is lived on as long
 as it lasts, and none is left behind. An answer without a refresh token keeps the old one (RFC 6749 §6). A refresh
@@ -9,55 +9,70 @@ the session behind our back (RFC 9700 §4.14.2): it is logged out, and the first
 import asyncio
 import contextlib
 import math
-from typing import Final
+import time
+from typing import Final, NamedTuple
 
 from .. import clock, events
-from .answer import Issued
-from .credential import Credential
+from . import schedule
+from .answer import Issued, read_answer
+from .credential import Assertion, TokenEndpoint
+from .desk import Chained, Desk
 from .failure import Reason, TokenRequestError
-from .fetcher import Fetcher, obtain
-from .recipe import digest_of_secrets, logout_request
+from .kept import Kept
+from .recipe import Occasion, logout_request, token_request
+from .turnstile import Turn
 
 LOGOUT_TIMEOUT: Final = 3.0
 MAX_ORPHANS: Final = 5
+IDLE_SESSION: Final = 1800.0
+"""How long a session is thought to outlive its last use where its answer does not tell: Keycloak's default."""
+AFTER_IDLE: Final = 120.0
+"""Keycloak ends an idle session so much later than it tells."""
 _ANSWERED_WITHOUT_TOKEN: Final = frozenset({Reason.NO_TOKEN, Reason.ALREADY_EXPIRED})
+_SKEW_THAT_MATTERS: Final = 5.0
+
+
+class _Orphan(NamedTuple):
+    """A refresh token that may be spent: to be logged out, never to be sent to the token endpoint again."""
+
+    refresh_token: str
+    gone_at: float
+    """When its session has ended by itself, in seconds of `clock.now()`."""
 
 
 class Session:
     """The refresh token of one key, and the token requests that use and replace it. Not for concurrent use."""
 
-    def __init__(
-        self,
-        label: str,
-        credential: Credential,
-        *,
-        token_url: str,
-        logout_url: str | None,
-        fetcher: Fetcher,
-        observe: events.Observer,
-        principal: str,
-    ) -> None:
-        self._label = label
-        self._credential = credential
-        self._token_url = token_url
-        self._logout_url = logout_url
-        self._fetcher = fetcher
-        self._observe = observe
+    __slots__ = (
+        "_desk",
+        "_endpoint",
+        "_issued",
+        "_orphans",
+        "_principal",
+        "_refresh_token",
+        "_refreshable_until",
+        "digest",
+    )
+
+    def __init__(self, desk: Desk, endpoint: TokenEndpoint, principal: str) -> None:
+        self._desk = desk
+        self._endpoint = endpoint
         self._principal = principal
+        self._issued: Issued | None = None
+        """The last token, where a store keeps it."""
         self._refresh_token: str | None = None
         self._refreshable_until = math.inf
-        self._orphans: list[str] = []
-        """Refresh tokens that may be spent: to be logged out, never to be sent to the token endpoint again."""
+        self._orphans: list[_Orphan] = []
         self.digest: bytes | None = None
         """Of the secrets in the last token request."""
 
-    async def obtain(self) -> tuple[Issued, float]:
-        """A token, and when its request was sent (seconds of `clock.now()`). Raises `TokenRequestError`."""
+    async def obtain(self, turn: Turn) -> Issued:
+        """A token. Raises `TokenRequestError`."""
         await self._log_out_orphans()
         refresh_token = self._refresh_token
         if refresh_token is not None and clock.now() < self._refreshable_until:
             try:
-                return await self._request(refresh_token)
+                return await self._ask(refresh_token, turn)
             except TokenRequestError as failure:
                 is_refused = failure.reason is Reason.REFRESH_TOKEN_REFUSED
                 may_be_spent = failure.sent and (not failure.answered or failure.reason in _ANSWERED_WITHOUT_TOKEN)
@@ -65,59 +80,172 @@ class Session:
                     self._refresh_token = None
                     if not failure.is_session_over:
                         self._abandon(refresh_token)
+                    self._keep()
                 if not is_refused:
                     raise
         self._refresh_token = None
-        return await self._request(None)
+        return await self._ask(None, turn)
 
-    async def end(self) -> None:
-        """Logs out what is open, as well as it can be done in a few seconds."""
+    async def end(self, *, keep: bool) -> None:
+        """Logs out what is open, as well as it can be done in a few seconds; with `keep`, only what is not stored."""
+        store = self._desk.means.store
+        if keep and store is not None:
+            await self._log_out_orphans()
+            self._keep()
+            return
         if self._refresh_token is not None:
             self._abandon(self._refresh_token)
             self._refresh_token = None
+        self._issued = None
         await self._log_out_orphans()
+        if store is not None and not self._orphans:
+            store.remove(self._desk.key(self._principal))
+        else:
+            self._keep()
 
-    async def _request(self, refresh_token: str | None) -> tuple[Issued, float]:
-        sent_at = clock.now()
-        grant = "refresh_token" if refresh_token else self._credential.grant_type
-        failure: str | None = Reason.NO_TOKEN
-        self.digest = digest_of_secrets(self._credential)
+    # ── one token request, and a second one where that is promising ──────────────────────────────────────────
+
+    async def _ask(self, refresh_token: str | None, turn: Turn) -> Issued:
+        grant = "refresh_token" if refresh_token else self._endpoint.grant_type
+        began_at, failure = clock.now(), None
         try:
-            issued = await obtain(self._credential, self._token_url, self._principal, refresh_token, self._fetcher)
-            failure = None
+            if refresh_token is None:
+                self._check_sessions()
+            chained, skew = await self._desk.chained(self._principal), self._desk.skew
+            try:
+                return await self._request(refresh_token, chained, turn)
+            except TokenRequestError as refusal:
+                renewed = await self._second_chance(refusal, chained, skew)
+                if renewed is None:
+                    raise
+            return await self._request(refresh_token, renewed, turn)
         except TokenRequestError as error:
-            failure = error.reason
-            if error.refresh_token is not None:
-                self._refresh_token, self._refreshable_until = error.refresh_token, math.inf
+            failure = error
             raise
         finally:
-            self._observe(events.TokenRequested(self._label, grant, clock.now() - sent_at, failure))
+            seconds = clock.now() - (turn.entered_at or began_at)
+            reason = failure.reason if failure else None
+            self._desk.means.observe(events.TokenRequested(self._desk.label, grant, seconds, reason))
+
+    async def _second_chance(self, refusal: TokenRequestError, chained: Chained, skew: float) -> Chained | None:
+        """What to ask with once more, at once: other tokens where those sent were refused, or the right time."""
+        if refusal.status == 401 and chained and (renewed := await self._desk.renewed(self._principal, chained)):
+            return renewed
+        was_wrong = abs(self._desk.skew - skew) >= _SKEW_THAT_MATTERS
+        return chained if refusal.reason is Reason.REFUSED and self._signs and was_wrong else None
+
+    @property
+    def _signs(self) -> bool:
+        return self._endpoint.client.assertion is not None or isinstance(self._endpoint.assertion, Assertion)
+
+    async def _request(self, refresh_token: str | None, chained: Chained, turn: Turn) -> Issued:
+        desk, endpoint, credential = self._desk, self._endpoint, self._desk.credential
+        self.digest = desk.secrets.digest()
+        tokens = {name: desk.bare(name, token) for name, token in chained.items()}
+        request = token_request(
+            endpoint, desk.token_url, Occasion(self._principal, tokens, time.time() + desk.skew), refresh_token
+        )
+        await desk.spend()
+        try:
+            answer = await desk.means.fetcher.send(request, credential.timeout, endpoint.tls, turn)
+            is_refresh = refresh_token is not None
+            issued = read_answer(answer, credential.reading, grant_type=endpoint.grant_type, refreshing=is_refresh)
+        except TokenRequestError as failure:
+            desk.skew = desk.skew if failure.clock_skew is None else failure.clock_skew
+            if failure.refresh_token is not None:
+                self._refresh_token, self._refreshable_until = failure.refresh_token, math.inf
+                self._keep()
+            raise
+        finally:
+            desk.settle()
+        desk.skew = desk.skew if issued.clock_skew is None else issued.clock_skew
         if issued.refresh_token is not None:
             self._refresh_token = issued.refresh_token
-            self._refreshable_until = sent_at + (issued.refresh_lifetime or math.inf)
-        return issued, sent_at
+            self._refreshable_until = issued.asked_at + (issued.refresh_lifetime or math.inf)
+        if desk.means.store is not None:
+            self._issued = issued
+            self._keep()
+        return issued
+
+    # ── sessions that nobody lives on ────────────────────────────────────────────────────────────────────────
+
+    def _check_sessions(self) -> None:
+        """Opens none beyond those that the identity provider allows. Raises `TokenRequestError`."""
+        allowed, now = self._endpoint.max_sessions, clock.now()
+        self._orphans = [orphan for orphan in self._orphans if orphan.gone_at > now]
+        if allowed is not None and len(self._orphans) >= allowed:
+            wait = min(orphan.gone_at for orphan in self._orphans) - now
+            detail = f"{allowed} sessions are open, and could not be logged out"
+            raise TokenRequestError(Reason.SESSION_LIMIT, detail, min(wait, schedule.RETRY_AFTER_MAX), sent=False)
 
     def _abandon(self, refresh_token: str) -> None:
-        self._orphans.append(refresh_token)
-        del self._orphans[:-MAX_ORPHANS]
+        now = clock.now()
+        ends_at = self._refreshable_until if self._refreshable_until < math.inf else now + IDLE_SESSION
+        self._orphans.append(_Orphan(refresh_token, ends_at + AFTER_IDLE))
+        del self._orphans[: -max(MAX_ORPHANS, self._endpoint.max_sessions or 0)]
 
     async def _log_out_orphans(self) -> None:
         """As well as it can be done in a few seconds; what nobody heard stays to be done."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOGOUT_TIMEOUT):
-                for refresh_token in self._orphans.copy():
-                    if await self._log_out(refresh_token):
-                        self._orphans.remove(refresh_token)
+                for orphan in self._orphans.copy():
+                    if await self._log_out(orphan.refresh_token):
+                        self._orphans.remove(orphan)
+                        self._keep()
 
     async def _log_out(self, refresh_token: str) -> bool:
         """Whether that was heard; an answer other than 429 and 5xx is final, whatever it says."""
-        if self._logout_url is None:
-            return True
+        desk = self._desk
+        if desk.logout_url is None:
+            return self._endpoint.max_sessions is None  # else it counts until it ends by itself
         try:
-            request = logout_request(self._credential, self._logout_url, refresh_token)
-            answer = await self._fetcher.send(request, LOGOUT_TIMEOUT, self._credential.tls)
+            occasion = Occasion(self._principal, time=time.time() + desk.skew)
+            request = logout_request(self._endpoint, desk.logout_url, occasion, refresh_token)
+            answer = await desk.means.fetcher.send(request, LOGOUT_TIMEOUT, self._endpoint.tls)
         except TokenRequestError as failure:
-            self._observe(events.LogoutTried(self._label, failure.reason))
+            desk.means.observe(events.LogoutTried(desk.label, failure.reason))
             return False
-        self._observe(events.LogoutTried(self._label, f"status {answer.status}"))
+        desk.means.observe(events.LogoutTried(desk.label, f"status {answer.status}"))
         return answer.status != 429 and answer.status < 500
+
+    # ── what outlives the process ────────────────────────────────────────────────────────────────────────────
+
+    def resume(self) -> Issued | None:
+        """Goes on with what the store has; the token, where there is one that still lives."""
+        store = self._desk.means.store
+        entry = store.get(self._desk.key(self._principal)) if store else None
+        if entry is None:
+            return None
+        now, wall = clock.now(), time.time()
+        kept = Kept.read(entry)
+        self._orphans = [_Orphan(token, now + min(gone - wall, IDLE_SESSION * 2)) for token, gone in kept.orphans]
+        self._refresh_token = kept.refresh_token
+        self._refreshable_until = now + (kept.refreshable_until - wall)
+        if kept.digest != self._desk.fingerprint():
+            # Obtained with other secrets, or for another scope: not ours to use, only ours to end.
+            if self._refresh_token is not None:
+                self._abandon(self._refresh_token)
+                self._refresh_token = None
+            return None
+        age = wall - kept.asked_at
+        if kept.token is None or not 0 <= age < kept.lifetime - schedule.margin(kept.lifetime):
+            return None  # a negative age: the clock was set back, nobody knows how old it is
+        self._issued = Issued(kept.token, now - age, kept.lifetime, "the token store", kept.refresh_in)
+        return self._issued
+
+    def _keep(self) -> None:
+        store, now, wall = self._desk.means.store, clock.now(), time.time()
+        if store is None:
+            return
+        issued = self._issued
+        kept = Kept(
+            digest=self._desk.fingerprint(),
+            token=issued.token if issued else None,
+            asked_at=wall - (now - issued.asked_at) if issued else 0.0,
+            lifetime=issued.lifetime if issued else 0.0,
+            refresh_in=issued.refresh_in if issued else None,
+            refresh_token=self._refresh_token,
+            refreshable_until=wall + (self._refreshable_until - now),
+            orphans=[(orphan.refresh_token, wall + (orphan.gone_at - now)) for orphan in self._orphans],
+        )
+        store.put(self._desk.key(self._principal), kept.written(), kept.worthless_from(wall))

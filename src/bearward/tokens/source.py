@@ -1,43 +1,68 @@
 """All tokens of one credential at one token endpoint: a single one, or one for each principal."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from cachetools import Cache, LRUCache
 
 from .. import events
+from ..errors import ProblemError
 from .answer import Issued
-from .credential import Credential
-from .fetcher import Fetcher
+from .credential import Credential, TokenEndpoint
+from .desk import Chained, Desk, Means
+from .failure import Reason, TokenRequestError
 from .keeper import Keeper
+from .local import Local
 from .session import Session
-from .token import TokenStatus
+from .token import Token, TokenStatus
+from .turnstile import Turn
 
 
 class TokenSource:
-    """Where the routes of a credential get their tokens.
+    """Where the routes of a credential, and credentials that are chained to it, get their tokens.
 
     `origin` is that of the upstream, and matters where the credential's URLs are paths. `label` names the source
     in logs and metrics: the credential's name, with `@HOST:PORT` where there may be several.
     """
 
     def __init__(
-        self, credential: Credential, origin: str, label: str, fetcher: Fetcher, observe: events.Observer
+        self,
+        credential: Credential,
+        origin: str,
+        label: str,
+        means: Means,
+        chained: Mapping[str, "TokenSource"] | None = None,
     ) -> None:
         self.credential = credential
         self.label = label
+        self.chained = chained or {}
+        """The sources that its requests need tokens of, by the names of their credentials."""
         self.has_principals = credential.principal is not None
-        self.token_url = token_url = _resolve(credential.token_url, origin)
-        self._logout_url = None
-        if credential.logout_url:
-            scheme, _, rest = token_url.partition("://")
-            self._logout_url = _resolve(credential.logout_url, f"{scheme}://{rest.partition('/')[0]}")
-        self._fetcher = fetcher
-        self._observe = observe
+        self.token_url, logout_url = "", None
+        if isinstance(endpoint := credential.source, TokenEndpoint):
+            self.token_url = _resolve(endpoint.token_url, origin)
+            if endpoint.logout_url:
+                scheme, _, rest = self.token_url.partition("://")
+                logout_url = _resolve(endpoint.logout_url, f"{scheme}://{rest.partition('/')[0]}")
+        self._desk = Desk(
+            label=label,
+            credential=credential,
+            means=means,
+            token_url=self.token_url,
+            logout_url=logout_url,
+            chained=self._chained_tokens,
+            renewed=self._renewed,
+            bare=lambda name, token: self.chained[name].bare(token),
+        )
         self._leaving: set[asyncio.Task[None]] = set()
         self._one = None if credential.principal else self._keeper("")
         self._each = _Principals(credential.principal.max if credential.principal else 0, self._retire)
+
+    def is_like(self, other: "TokenSource") -> bool:
+        """Whether it would do the same: of the same credential, asked for at the same place, with the same tokens."""
+        is_same = (self.credential, self.token_url) == (other.credential, other.token_url)
+        return is_same and all(self.chained[name] is source for name, source in other.chained.items())
 
     def start(self) -> None:
         """Asks for the first token; with principals, nothing is asked before their first request."""
@@ -54,17 +79,22 @@ class TokenSource:
             keeper.start()
         return keeper
 
+    def bare(self, token: Token) -> str:
+        """A token of this source as it was issued, without what is injected around it."""
+        before, _, after = self.credential.inject_format.partition("{token}")
+        return token.header_value[len(before) : len(token.header_value) - len(after)]
+
     async def obtain(self, principal: str, *, keep_session: bool) -> Issued:
         """One token beside all keepers, for a look at it. Raises `TokenRequestError`."""
-        session = self._session(principal)
-        issued, _ = await session.obtain()
+        way = self._way(principal)
+        issued = await way.obtain(Turn(is_urgent=True))
         if not keep_session:
-            await session.end()
+            await way.end(keep=False)
         return issued
 
-    async def close(self) -> None:
-        """Ends all lives, and with them the sessions."""
-        await asyncio.gather(*(keeper.close() for keeper in self._keepers()), *self._leaving)
+    async def close(self, *, keep: bool = False) -> None:
+        """Ends all lives, and with them the sessions; with `keep`, not those that a store keeps."""
+        await asyncio.gather(*(keeper.close(keep=keep) for keeper in self._keepers()), *self._leaving)
 
     def statuses(self) -> list[TokenStatus]:
         """What an operator may know of each token, in no order that names a principal."""
@@ -84,23 +114,39 @@ class TokenSource:
         return iter([self._one] if self._one is not None else self._each.held())
 
     def _keeper(self, principal: str) -> Keeper:
-        session = self._session(principal)
-        return Keeper(self.label, self.credential, session, self._observe, on_demand=self.has_principals)
+        return Keeper(self._desk, self._way(principal), on_demand=self.has_principals)
 
-    def _session(self, principal: str) -> Session:
-        return Session(
-            self.label,
-            self.credential,
-            token_url=self.token_url,
-            logout_url=self._logout_url,
-            fetcher=self._fetcher,
-            observe=self._observe,
-            principal=principal,
-        )
+    def _way(self, principal: str) -> Session | Local:
+        source = self.credential.source
+        if isinstance(source, TokenEndpoint):
+            return Session(self._desk, source, principal)
+        return Local(self._desk, source, principal)
+
+    async def _chained_tokens(self, principal: str) -> Chained:
+        """Waits for the tokens of other credentials that a request needs. Raises `TokenRequestError`."""
+        tokens = {}
+        for name, source in self.chained.items():
+            source.start()
+            keeper = source.keeper(principal if source.has_principals else "")
+            try:
+                tokens[name] = keeper.current() or await keeper.wait()
+            except ProblemError:
+                detail = f"the credential {name!r}, which this one needs, has no token"
+                raise TokenRequestError(Reason.CHAINED_TOKEN, detail, sent=False) from None
+        return tokens
+
+    async def _renewed(self, principal: str, refused: Chained) -> Chained | None:
+        """The tokens in place of those that an identity provider refused; None where all are the same."""
+        tokens = {}
+        for name, token in refused.items():
+            source = self.chained[name]
+            keeper = source.keeper(principal if source.has_principals else "")
+            tokens[name] = await keeper.replace(token) or token
+        return tokens if any(tokens[name] is not refused[name] for name in tokens) else None
 
     def _retire(self, keeper: Keeper) -> None:
-        self._observe(events.TokenEvicted(self.label))
-        task = asyncio.create_task(keeper.close(), name=f"end of a token of {self.label}")
+        self._desk.means.observe(events.TokenEvicted(self.label))
+        task = asyncio.create_task(keeper.close(keep=False), name=f"end of a token of {self.label}")
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 

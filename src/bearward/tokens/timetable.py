@@ -1,0 +1,71 @@
+"""Rings for whoever is due next: one timer for all tokens, however many there are.
+
+Timers stop while a laptop sleeps, the clock does not: no sleep is longer than 15 seconds.
+"""
+
+import asyncio
+import itertools
+import math
+from heapq import heapify, heappop, heappush
+from typing import Final, Protocol
+
+from .. import clock
+
+TICK: Final = 15.0
+
+
+class Sleeper(Protocol):
+    """Who is rung for."""
+
+    planned: float
+    """When, in seconds of `clock.now()`; kept by the timetable."""
+
+    def ring(self) -> None:
+        """It is time. Raises nothing."""
+
+
+class Timetable:
+    """Who is to be rung for, and when. Whoever plans again gives up the former time."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[float, int, Sleeper]] = []
+        self._numbers = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf
+        self._planned = 0
+
+    def plan(self, sleeper: Sleeper, at: float) -> None:
+        """Rings for it at `at`; infinity: never."""
+        if at == sleeper.planned:
+            return
+        self._planned += (at < math.inf) - (sleeper.planned < math.inf)
+        sleeper.planned = at
+        if at < math.inf:
+            heappush(self._entries, (at, next(self._numbers), sleeper))
+            if len(self._entries) > 2 * self._planned + 64:
+                self._tidy()
+            self._set(at)
+
+    def _set(self, at: float) -> None:
+        if at < self._rings_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            delay = min(max(at - clock.now(), 0.0), TICK)
+            self._rings_at = at
+            self._timer = asyncio.get_running_loop().call_later(delay, self._ring)
+
+    def _ring(self) -> None:
+        self._timer, self._rings_at = None, math.inf
+        now = clock.now()
+        while self._entries and self._entries[0][0] <= now:
+            at, _, sleeper = heappop(self._entries)
+            if sleeper.planned == at:  # else it has planned again since
+                sleeper.planned = math.inf
+                self._planned -= 1
+                sleeper.ring()
+        if self._entries:
+            self._set(self._entries[0][0])
+
+    def _tidy(self) -> None:
+        self._entries = [entry for entry in self._entries if entry[2].planned == entry[0]]
+        heapify(self._entries)
