@@ -82,6 +82,8 @@ async def _reload(app: App, config: Path, first: Settings, reloading: asyncio.Ev
             app.apply(settings, [EventLog(log)], access)
             if (settings.listen, settings.admin) != (first.listen, first.admin):
                 log.warning("other addresses need a restart", listen=str(settings.listen), admin=str(settings.admin))
+            if settings.token_store != first.token_store:
+                log.warning("another token_store needs a restart")
         except ConfigError as error:
             app.refuse(len(error.faults), error.faults[0].headline)
         except (TlsFilesError, OSError) as error:

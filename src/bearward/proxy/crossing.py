@@ -158,17 +158,10 @@ class Crossing:
         connection, self._connection = self._connection, None
         if self._held_back is not None:
             return  # what is here of the 401 shows
-        is_stale = problem.code == "upstream_closed" and connection is not None and connection.is_reused
-        if (
-            is_stale
-            and not self._is_resent
-            and self.body is None
-            and self._head.method in RETRIABLE
-            and connection is not None
-            and not connection.has_begun_to_answer
-            and not self._is_head_sent
-        ):
-            # A kept connection that its server closed just now: RFC 9112 §9.3.1 lets these go out once more.
+        was_stale = problem.code == "upstream_closed" and connection is not None and connection.was_stale
+        may_go_again = self.body is None and self._head.method in RETRIABLE and not self._is_head_sent
+        if was_stale and may_go_again and not self._is_resent:
+            # Its server closed it just now: RFC 9112 §9.3.1 lets these go out once more.
             self._is_resent = True
             self._wait(self._get_ready, self._token, True)
             return

@@ -1,9 +1,11 @@
 """What all keys of one credential at one token endpoint share: where they ask, with what, and what was learnt."""
 
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from uuid import uuid4
 
 from .. import clock, events
 from .credential import Credential
@@ -27,6 +29,8 @@ class Means:
     timetable: Timetable
     observe: events.Observer
     store: FileStore | None = None
+    process: str = field(default_factory=lambda: uuid4().hex)
+    """Names this process in the store."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -74,33 +78,32 @@ class Desk:
         words = f"{self.token_url}\0{self.credential.source!r}"
         return sha256(words.encode() + secrets).hexdigest()
 
-    async def spend(self) -> None:
-        """Counts a token request that is about to be made. Raises `TokenRequestError` where the quota is used up."""
+    @contextlib.asynccontextmanager
+    async def counted(self) -> AsyncIterator[None]:
+        """A token request, counted from before it is made. Raises `TokenRequestError` where the quota is used up."""
         if self.budget is None:
+            yield
             return
         if (wait := self.budget.wait(clock.now())) > 0:
             quota = self.budget.quota
             detail = f"the {quota.requests} token requests of {quota.seconds:g} s are used up"
             raise TokenRequestError(Reason.QUOTA, detail, retry_after=wait, sent=False)
         self.budget.begin()
-        if self.means.store is not None:
-            self._put_budget(self.means.store)
-            await self.means.store.flush()
-
-    def settle(self) -> None:
-        """What was counted by `spend` came to its end."""
-        if self.budget is None:
-            return
-        self.budget.end(clock.now())
-        if self.means.store is not None:
-            self._put_budget(self.means.store)
+        try:
+            if self.means.store is not None:
+                self._put_budget(self.budget, self.means.store)
+                await self.means.store.flush()
+            yield
+        finally:
+            self.budget.end(clock.now())
+            if self.means.store is not None:
+                self._put_budget(self.budget, self.means.store)
 
     @property
     def _budget_key(self) -> str:
         return sha256(f"{self.label}\0\0max_token_requests".encode()).hexdigest()
 
-    def _put_budget(self, store: FileStore) -> None:
-        assert self.budget is not None  # noqa: S101 - who calls has looked
+    def _put_budget(self, budget: Budget, store: FileStore) -> None:
         now, wall = clock.now(), time.time()
-        until = [wall + moment - now for moment in self.budget.counted(now, self.credential.timeout)]
+        until = [wall + moment - now for moment in budget.counted(now, self.credential.timeout)]
         store.put(self._budget_key, {"until": until}, max(until, default=wall))

@@ -12,6 +12,8 @@ from .lifetime import number
 class Kept:
     """A token, its session, and the sessions that are still to be logged out."""
 
+    process: str | None
+    """Names the process that kept it."""
     digest: str | None
     """Names what the token was obtained with; another one must not use it."""
     token: str | None = field(repr=False)
@@ -28,6 +30,7 @@ class Kept:
         """What an entry of a store says; anything that is not as it should be counts as absent."""
         orphans = entry.get("orphans")
         return cls(
+            process=_text(entry.get("process")),
             digest=_text(entry.get("digest")),
             token=_text(entry.get("token")),
             asked_at=number(entry.get("asked_at")) or 0.0,
@@ -46,6 +49,7 @@ class Kept:
         """The entry, as JSON values."""
         until = self.refreshable_until
         return {
+            "process": self.process,
             "digest": self.digest,
             "token": self.token,
             "asked_at": self.asked_at,

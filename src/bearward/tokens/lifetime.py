@@ -21,7 +21,7 @@ _EPOCH_MS_FROM = 1e11
 
 
 def lifetime(
-    document: Any, token: str, reading: Reading, here: float, default: float = DEFAULT_TTL
+    document: Any, token: str, reading: Reading, here: float, default: tuple[float, str] = (DEFAULT_TTL, "default")
 ) -> tuple[float, str]:
     """The seconds for which the token lives, and what said so."""
     field = reading.expires
@@ -36,7 +36,7 @@ def lifetime(
     known = claims(token)
     if known and (exp := number(known.get("exp"))) is not None:
         return exp - here, "exp"
-    return (reading.ttl, "ttl") if reading.ttl is not None else (default, "default")
+    return default if reading.ttl is None else (reading.ttl, "ttl")
 
 
 def claims(token: str) -> dict[str, Any] | None:

@@ -34,12 +34,12 @@ class Local:
         """A token. Raises `TokenRequestError`."""
         asked_at, wall, failure = clock.now(), time.time(), None
         self.digest = self._desk.secrets.digest()
-        # What is given lives until it changes, where it has no end of its own.
-        default_ttl = schedule.MAX_LIFETIME if isinstance(self._source, GivenToken) else DEFAULT_TTL
+        is_given = isinstance(self._source, GivenToken)
+        default = (schedule.MAX_LIFETIME, "no told end") if is_given else (DEFAULT_TTL, "default")
         try:
             output = await self._output()
             reading = self._desk.credential.reading
-            return read_printed(output, reading, asked_at=asked_at, wall=wall, default_ttl=default_ttl)
+            return read_printed(output, reading, asked_at=asked_at, wall=wall, default=default)
         except TokenRequestError as error:
             failure = error.reason
             raise

@@ -10,15 +10,15 @@ from typing import Any
 from .answer import Issued, alive, checked, parse_json
 from .credential import HeaderField, Reading
 from .failure import Reason, TokenRequestError
-from .lifetime import DEFAULT_TTL, at, epoch, lifetime
+from .lifetime import at, epoch, lifetime
 
 
 def read_printed(
-    output: bytes, reading: Reading, *, asked_at: float, wall: float, default_ttl: float = DEFAULT_TTL
+    output: bytes, reading: Reading, *, asked_at: float, wall: float, default: tuple[float, str]
 ) -> Issued:
     """The token; `asked_at` and `wall` are the same moment by `clock.now()` and by the wall clock.
 
-    `default_ttl` is its life in seconds where nothing tells. Raises `TokenRequestError`.
+    `default` is its life in seconds where nothing tells, and what to call that. Raises `TokenRequestError`.
     """
     document = parse_json(output)
     status = document.get("status") if isinstance(document, Mapping) else None
@@ -32,7 +32,7 @@ def read_printed(
         token = at(document, reading.token)
     where = ".".join(reading.token) if isinstance(reading.token, tuple) else ""
     token = checked(token, document, where or "the text")
-    seconds, source = lifetime(document, token, reading, wall, default_ttl)
+    seconds, source = lifetime(document, token, reading, wall, default)
     return Issued(token=token, asked_at=asked_at, lifetime=alive(seconds, source), lifetime_from=source)
 
 

@@ -98,10 +98,13 @@ class Session:
             self._refresh_token = None
         self._issued = None
         await self._log_out_orphans()
-        if store is not None and not self._orphans:
-            store.remove(self._desk.key(self._principal))
-        else:
-            self._keep()
+        if store is None or (entry := store.get(self._desk.key(self._principal))) is None:
+            return
+        if Kept.read(entry).digest == self._desk.fingerprint():  # else it is that of a newer config already
+            if self._orphans:
+                self._keep()
+            else:
+                store.remove(self._desk.key(self._principal))
 
     # ── one token request, and a second one where that is promising ──────────────────────────────────────────
 
@@ -145,9 +148,9 @@ class Session:
         request = token_request(
             endpoint, desk.token_url, Occasion(self._principal, tokens, time.time() + desk.skew), refresh_token
         )
-        await desk.spend()
         try:
-            answer = await desk.means.fetcher.send(request, credential.timeout, endpoint.tls, turn)
+            async with desk.counted():
+                answer = await desk.means.fetcher.send(request, credential.timeout, endpoint.tls, turn)
             is_refresh = refresh_token is not None
             issued = read_answer(answer, credential.reading, grant_type=endpoint.grant_type, refreshing=is_refresh)
         except TokenRequestError as failure:
@@ -156,8 +159,6 @@ class Session:
                 self._refresh_token, self._refreshable_until = failure.refresh_token, math.inf
                 self._keep()
             raise
-        finally:
-            desk.settle()
         desk.skew = desk.skew if issued.clock_skew is None else issued.clock_skew
         if issued.refresh_token is not None:
             self._refresh_token = issued.refresh_token
@@ -218,10 +219,13 @@ class Session:
             return None
         now, wall = clock.now(), time.time()
         kept = Kept.read(entry)
+        is_mine = kept.digest == self._desk.fingerprint()
+        if not is_mine and kept.process == self._desk.means.process:
+            return None  # of the config before a reload: it ends its sessions itself
         self._orphans = [_Orphan(token, now + min(gone - wall, IDLE_SESSION * 2)) for token, gone in kept.orphans]
         self._refresh_token = kept.refresh_token
         self._refreshable_until = now + (kept.refreshable_until - wall)
-        if kept.digest != self._desk.fingerprint():
+        if not is_mine:
             # Obtained with other secrets, or for another scope: not ours to use, only ours to end.
             if self._refresh_token is not None:
                 self._abandon(self._refresh_token)
@@ -239,6 +243,7 @@ class Session:
             return
         issued = self._issued
         kept = Kept(
+            process=self._desk.means.process,
             digest=self._desk.fingerprint(),
             token=issued.token if issued else None,
             asked_at=wall - (now - issued.asked_at) if issued else 0.0,

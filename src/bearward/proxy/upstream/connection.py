@@ -284,9 +284,9 @@ class UpstreamConnection(asyncio.Protocol):
             asker.on_failure(ProblemError(code, detail))
 
     @property
-    def has_begun_to_answer(self) -> bool:
-        """Whether any byte of an answer came."""
-        return self._reader is not None and self._reader.has_begun
+    def was_stale(self) -> bool:
+        """Of one that has ended: whether it was kept from a request before, and no byte of another answer came."""
+        return self.is_reused and (self._reader is None or not self._reader.has_begun)
 
     def _is_clean_end(self) -> bool:
         """Over TLS, whether the other side said that this is the end (close_notify, RFC 8446 §6.1)."""
