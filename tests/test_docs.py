@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
+from types import NoneType
 from typing import get_args, get_origin
 
 import pytest
@@ -19,7 +21,7 @@ from bearward.ops.logs import LEVELS
 from bearward.ops.metrics import REJECTIONS, UPSTREAM_FAILURES
 from bearward.proxy import body, messages
 from bearward.proxy.limits import Limits
-from bearward.tokens import answer, keeper, schedule, session
+from bearward.tokens import answer, lifetime, schedule, session, timetable, watch
 from bearward.tokens.failure import Reason
 from docs_stage import stage_for
 from documents import (
@@ -64,12 +66,17 @@ credentials: {a: {token_url: "https://idp.example/token", client_id: id, client_
 routes: {/x: {upstream: "https://api.example", credential: a}}
 """
 SECTIONS: dict[str, type[BaseModel]] = {"Top level": Config, "Credential": CredentialSection, "Route": RouteSection}
-OTHERWISE_NAMED = {
-    "response.token": "token_path",
+ELSEWHERE = {
+    "client_auth": "source.client.auth",
+    "basic_encoding": "source.client.basic_encoding",
+    "response.token": "reading.token",
     "refresh.lead": "refresh_lead",
     "inject.header": "inject_header",
     "inject.format": "inject_format",
+    "ttl": "reading.ttl",
+    "timeout": "timeout",
 }
+"""Where in a credential's value a field ends up, if not under its own name in its source."""
 
 
 def fields_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -80,7 +87,7 @@ def fields_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
         below = [arm for arm in arms if isinstance(arm, type) and issubclass(arm, BaseModel)]
         if below and written != "preset":
             yield from fields_of(below[0], f"{written}.")
-        else:
+        if not below or set(arms[1:]) - {*below, NoneType}:  # also a text, where both are allowed
             yield written
 
 
@@ -114,11 +121,15 @@ def defaults(tmp_path: Path) -> dict[str, dict[str, object]]:
         | {"egress_proxy": settings.egress_proxy}
         | dict.fromkeys(["data_centers", "credentials", "allowed_hosts", "allowed_origins"]),
         "Credential": {
-            name: getattr(credential, OTHERWISE_NAMED.get(name, name), None)
+            name: reduce(
+                lambda value, part: getattr(value, part, None),
+                ELSEWHERE.get(name, f"source.{name}").split("."),
+                credential,
+            )
             for name in fields_of(CredentialSection)
-            if name not in {"client_id", "client_secret", "params", "headers"}
         }
-        | {"allow_http": CredentialSection().allow_http, "principal.max": 1000, "params": None, "headers": None},
+        | {"allow_http": CredentialSection().allow_http, "principal.max": 1000, "source": CredentialSection().source}
+        | dict.fromkeys(["params", "headers", "subject_token_type"]),
         "Route": {name: getattr(route, name, None) for name in fields_of(RouteSection)}
         | {f"tls.{name}": value for name, value in asdict(route.tls).items()}
         | {"allow_http": RouteSection().allow_http},
@@ -136,7 +147,7 @@ def test_a_default_is_what_the_table_says(heading: str, tmp_path: Path) -> None:
             with pytest.raises(ConfigError, match=r"missing|needed"):
                 load(tmp_path / "without.yaml")
         elif name == "ttl":
-            assert (default, answer.DEFAULT_TTL, known[name]) == ("`5m`, with a warning", 300, None)
+            assert (default, lifetime.DEFAULT_TTL, known[name]) == ("`5m`, with a warning", 300, None)
         elif name in computed:
             assert (default, known[name]) == (computed[name], None)
         else:
@@ -209,8 +220,8 @@ FIGURES: dict[str, tuple[object, object]] = {
     "at most 10 min count": (schedule.RETRY_AFTER_MAX, 600),
     "Less than a second": (schedule.MIN_LIFETIME, 1),
     "more than ten years": (schedule.MAX_LIFETIME, 3650 * 86400),
-    "looked at every 2.5 s": (keeper.SECRET_TICK, 2.5),
-    "longer than 15 s": (keeper.TICK, 15),
+    "looked at every 2.5 s": (watch.TICK, 2.5),
+    "longer than 15 s": (timetable.TICK, 15),
     "(3 s in all for a key)": (session.LOGOUT_TIMEOUT, 3),
     "five are remembered": (session.MAX_ORPHANS, 5),
     "at most 16 KiB": (answer.MAX_TOKEN_BYTES, 16 << 10),

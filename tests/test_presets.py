@@ -1,6 +1,5 @@
 """Presets: what each brings, and who wins."""
 
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -36,12 +35,6 @@ def endpoint(folder: Path, fields: str) -> TokenEndpoint:
     source = credential(folder, fields).source
     assert isinstance(source, TokenEndpoint)
     return source
-
-
-def test_every_preset_file_is_tested_here() -> None:
-    folder = resources.files("bearward.config").joinpath("presets")
-
-    assert {file.name for file in folder.iterdir()} == {f"{name}.yaml" for name in PRESETS}
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -115,8 +115,11 @@ def _grant(section: CredentialSection, grant: str, standing: frozenset[str]) -> 
         if grant == its_grant and not is_set:
             yield (), f"{field} is missing; grant_type: {grant} needs it", (field, "grant_type")
         if grant != its_grant and is_set and field not in standing:
-            instead = f"remove it, or write {{{field}}} where it belongs" if field in NEEDS else "remove it"
-            yield (field,), f"is only for grant_type: {its_grant}; {instead}", ("grant_type", *FIELDS)
+            text = f"is only for grant_type: {its_grant}; remove it"
+            if field in NEEDS:
+                yield (field,), f"{text}, or write {{{field}}} where it belongs", ("grant_type", *FIELDS)
+            else:
+                yield (field,), text, ("grant_type",)
     if grant != TOKEN_EXCHANGE and section.subject_token_type is not None:
         yield ("subject_token_type",), f"is only for grant_type: {TOKEN_EXCHANGE}; remove it", ("grant_type",)
     if section.max_sessions is not None and grant not in {"password", "refresh_token"}:

@@ -12,7 +12,7 @@ from .placeholders import peek
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-_LABEL = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----")
+_LABEL = re.compile(r"-----BEGIN (?:RSA |EC )?([A-Z0-9 ]+)-----")
 _CURVES = {"ES256": ("secp256r1", "P-256"), "ES384": ("secp384r1", "P-384"), "ES512": ("secp521r1", "P-521")}
 
 
@@ -45,9 +45,16 @@ def _wrong_key(key: str, algorithm: str) -> str | None:
     except TypeError:
         return "the private key is protected by a password; use one without"
     except Exception:  # of many kinds, and its text may hold a part of the key
-        label = _LABEL.search(key)
-        return "holds no private key in PEM form" + (f", but: {label[1].lower()}" if label else "")
+        return "holds no private key in PEM form" + _what_it_is(key)
     return _misfit(private, algorithm) or _refused(private, algorithm)
+
+
+def _what_it_is(text: str) -> str:
+    """What is often put in place of a private key."""
+    if text.lstrip().startswith("{"):
+        return ", but JSON; write the value of its private_key to a file of its own"
+    label = _LABEL.search(text)
+    return {"CERTIFICATE": ", but a certificate", "PUBLIC KEY": ", but a public key"}.get(label[1] if label else "", "")
 
 
 def _private_key(key: str) -> "PrivateKeyTypes":

@@ -26,6 +26,8 @@ _IN_PLAIN_WORDS = {
 }
 _INSTEAD: dict[Path, str] = {
     ("tls", "verify"): "unknown key: certificates are always checked; name the CA that issued them as ca_file",
+    ("credentials", "audience"): "unknown key: write it under params, as all further parameters of the token request",
+    ("credentials", "resource"): "unknown key: write it under params, as all further parameters of the token request",
 }
 """What to write in place of an unknown key that is often meant."""
 
@@ -79,7 +81,8 @@ def _report(details: ErrorDetails, report: Report) -> Path:
         return path[:-1]
     if kind == "extra_forbidden":
         known = "unknown key" + did_you_mean(str(path[-1]), known_names(path[:-1]))
-        report.add(path, _INSTEAD.get(path[-2:], known), at="key")
+        instead = _INSTEAD.get(path[-2:]) or _INSTEAD.get((path[0], path[-1]))
+        report.add(path, instead or known, at="key")
     elif kind != "value_error":
         report.add(path, _IN_PLAIN_WORDS[kind])
     elif path[-1] == "[key]":

@@ -119,15 +119,12 @@ def _merge(brought: dict[str, Tree], own: dict[str, Tree], merged: Mapping[str, 
     result = _over(brought, own, str)
     for key, within in merged.items():
         below, above = brought.get(key), own.get(key)
-        if not isinstance(below, dict) or not isinstance(above, dict) or _is_text(key, above):
+        if not isinstance(below, dict) or not isinstance(above, dict):
             continue
+        if key == "assertion" and (reference(below) or reference(above)):
+            continue  # a text that stands elsewhere is no mapping of fields
         result[key] = _over(below, above, str.lower) if key == "headers" else _merge(below, above, within)
     return result
-
-
-def _is_text(key: str, value: dict[str, Tree]) -> bool:
-    """Whether an assertion stands elsewhere: what a preset says of one that is signed does not concern it."""
-    return key == "assertion" and reference(value) is not None
 
 
 def _over(below: dict[str, Tree], above: dict[str, Tree], same: Callable[[str], str]) -> dict[str, Tree]:
