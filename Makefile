@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint test check fuzz bench demo clean
+.PHONY: help install lint servers test check fuzz presets bench demo clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,6 +23,9 @@ lint: install ## ruff, mypy, and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+servers: ## Keycloak and oidc-provider for the tests, in ~/.cache/bearward-servers (needs mvn, java, npm)
+	tests/servers/install
+
 test: install ## pytest; more arguments: make test ARGS="-k token"
 	$(BIN)/pytest $(ARGS)
 
@@ -31,6 +34,9 @@ check: lint test ## lint, then test
 fuzz: SCENES ?= 50000
 fuzz: install ## misbehaving clients and upstreams, other ones in each run; as many: make fuzz SCENES=1000
 	BEARWARD_FUZZ=$(SCENES) $(BIN)/pytest tests/test_fuzz.py
+
+presets: install ## docs/presets.md, made from the presets' files
+	$(BIN)/python tests/presets_page.py
 
 bench: $(VENV)-bench/installed ## bearward beside other proxies, as a table (needs wrk and nginx); two: make bench ARGS="--peers envoy,bearward"
 	$(VENV)-bench/bin/python bench/run.py $(ARGS)

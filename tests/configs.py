@@ -57,13 +57,13 @@ def ocp_config(ocp: Ocp, **credential: Any) -> Config:
 
 
 def references(config: Any) -> Iterator[tuple[str, str]]:
-    """Each {env: NAME} and {file: PATH} of a config, as pairs."""
+    """Each {env: NAME} and {file: PATH} of a config, as pairs; a preset's `token_file: PATH` is a file as well."""
     match config:
         case {"env": str(name)} | {"file": str(name)} if len(config) == 1:
             yield next(iter(config)), name
         case dict():
-            for value in config.values():
-                yield from references(value)
+            for key, value in config.items():
+                yield from references({"file": value} if key == "token_file" and isinstance(value, str) else value)
         case list():
             for value in config:
                 yield from references(value)

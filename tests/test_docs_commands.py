@@ -27,6 +27,7 @@ from bearward.tokens.credential import Credential
 from configs import references
 from docs_stage import Stage, foreground, masked, printed, shell, stage_for
 from documents import CONFIG_FAULT, DOCUMENTS, KUBERNETES, ROOT, Block, Command
+from made_up import TEXT, made_up
 
 TOKEN_TIMEOUT = Credential.__dataclass_fields__["timeout"].default
 CONFIGS = [block for document in DOCUMENTS.values() for block in document.of("yaml")]
@@ -35,12 +36,13 @@ CONFIGS = [block for document in DOCUMENTS.values() for block in document.of("ya
 @pytest.mark.parametrize("block", CONFIGS, ids=lambda block: block.place)
 async def test_a_config_is_without_fault(block: Block, tmp_path: Path) -> None:
     env = dict(os.environ)
+    (tmp_path / TEXT).write_text(f"{TEXT}\n")  # a variable may hold a file's name
     for kind, name in references(yaml.safe_load(block.body)):
         if kind == "env":
-            env[name] = "a-secret-value"
+            env[name] = TEXT
         else:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text("a-secret-value\n")
+            (tmp_path / name).write_text(made_up(name))
     (tmp_path / block.file).write_text(block.body)
     exit_code, output = await shell(f"{sys.executable} -m bearward check -c {block.file}", tmp_path, env)
     assert exit_code == (CONFIG_FAULT if block.is_faulty else 0), output

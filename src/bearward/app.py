@@ -235,7 +235,11 @@ def token_sources(settings: Settings, means: Means, known: Mapping[str, TokenSou
             chained = {other: source_of(other, upstream) for other in credential.chained}
             source = TokenSource(credential, upstream.origin, label, means, chained)
             last = known.get(label)
-            sources[label] = last if last is not None and last.is_like(source) else source
+            if last is not None and last.is_like(source):
+                source = last
+            elif last is not None:
+                source.follow(last)
+            sources[label] = source
         return sources[label]
 
     for route in settings.routes:

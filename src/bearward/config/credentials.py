@@ -8,6 +8,7 @@ from typing import Any
 from ..secret import Secret
 from ..tls import Tls
 from ..tokens.credential import (
+    JWT_BEARER,
     Assertion,
     Client,
     Command,
@@ -141,7 +142,7 @@ def _assertion(section: CredentialSection, path: Path, report: Report, folder: F
         return written
     path = (*path, "assertion")
     claims = read_structures(written.claims, (*path, "claims"), report, folder)
-    fields = _same(written, Assertion) | {"claims": claims, "is_for_token_url": section.source == "oauth2"}
+    fields = _same(written, Assertion) | {"claims": claims, "is_for_token_url": section.grant_type == JWT_BEARER}
     assertion = Assertion(**fields)
     check_key(assertion, {part: (*path, part) for part in ("algorithm", "key", "certificate")}, report)
     return assertion

@@ -25,7 +25,7 @@ _WAIT_IN_WORDS = re.compile(r"\b(?:in|after|for)\s+(\d{1,6})\s*(second|sec|minut
 _WORD_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 _TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down", "internal_failure"})
-_KNOWN_CODES = _TRANSIENT_CODES | {
+KNOWN_CODES = _TRANSIENT_CODES | {
     *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type"),
     *("invalid_scope", "invalid_target", "access_denied", "unknown_error", "invalid_token", "not_found"),
 }
@@ -69,7 +69,7 @@ class Issued:
 
 def read_answer(answer: Answer, reading: Reading, *, grant_type: str, refreshing: bool) -> Issued:
     """The token of an answer, to a refresh token's or the credential's own grant. Raises `TokenRequestError`."""
-    document = _parse(answer, reading)
+    document = parse(answer, reading)
     try:
         if not 200 <= answer.status < 300:
             raise _error_status(answer, document, grant_type, refreshing)
@@ -163,7 +163,9 @@ def _found(answer: Answer, document: Any, reading: Reading) -> tuple[Any, str]:
     """What stands where the token should be, and where that is."""
     place = reading.token
     if not isinstance(place, HeaderField):
-        value = at(document, place) if place else answer.body.decode("utf-8", "replace").strip()
+        value = at(document, place)
+        if not place and not isinstance(value, str):  # a JSON string is the token without its quotes
+            value = answer.body.decode("utf-8", "replace").strip()
         return value, ".".join(place) or "the body"
     if not place.is_cookie:
         value = answer.headers.get(place.name, "")
@@ -193,15 +195,15 @@ def _error_status(answer: Answer, document: Any, grant_type: str, refreshing: bo
 def _is_session_limit(status: int, document: Any) -> bool:
     """Keycloak's two ways of saying that the user has too many sessions."""
     code = _error_code(document)
-    return (status == 403 and code not in _KNOWN_CODES) or (status == 500 and code == "unknown_error")
+    return (status == 403 and code not in KNOWN_CODES) or (status == 500 and code == "unknown_error")
 
 
 def _oauth_error(status: int, document: Any, grant_type: str, refreshing: bool) -> TokenRequestError:
-    named = code if (code := _error_code(document)) in _KNOWN_CODES else None
+    named = code if (code := _error_code(document)) in KNOWN_CODES else None
     if status == 404 and named is None:
         return TokenRequestError(Reason.REFUSED, "status 404: the token_url leads to nothing")
     detail = f"status {status}, {named or describe(document)}"
-    if named in _TRANSIENT_CODES:
+    if named in _TRANSIENT_CODES and (status, named) != (401, "server_error"):  # ServiceNow's to a wrong secret
         return TokenRequestError(Reason.SERVER_ERROR, detail)
     if refreshing and named in _REFRESH_REFUSALS:
         is_over = named in {"invalid_grant", "invalid_token"}
@@ -239,7 +241,7 @@ def _clock_skew(answer: Answer) -> float | None:
     return None if date is None else date + 0.5 - (answer.sent_at + answer.answered_at) / 2
 
 
-def _parse(answer: Answer, reading: Reading) -> Any:
+def parse(answer: Answer, reading: Reading) -> Any:
     """The body as JSON, or form-encoded as some vendors do."""
     document = parse_json(answer.body)
     if document is None and len(answer.body) <= 64 << 10:

@@ -19,17 +19,18 @@ _EXEC_INFO = {
 }
 
 
-async def run(command: Command, timeout: float) -> bytes:  # noqa: ASYNC109 - of one run
+async def run(command: Command, timeout: float, *, shows_stderr: bool = False) -> bytes:  # noqa: ASYNC109 - of one run
     """What the program prints. It and all that it began are killed after `timeout` seconds, or when nobody waits.
 
-    Its standard error is not read: it may hold anything. Raises `TokenRequestError`.
+    Its standard error may hold anything: it is not read, and goes nowhere unless a person is there to see it. Raises
+    `TokenRequestError`.
     """
     try:
         process = await asyncio.create_subprocess_exec(
             *command.argv,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=None if shows_stderr else asyncio.subprocess.DEVNULL,
             cwd=command.folder,
             env=os.environ | {"KUBERNETES_EXEC_INFO": json.dumps(_EXEC_INFO)},
             start_new_session=True,

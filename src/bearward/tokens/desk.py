@@ -29,6 +29,8 @@ class Means:
     timetable: Timetable
     observe: events.Observer
     store: FileStore | None = None
+    shows_stderr: bool = False
+    """Whether the standard error of programs is ours: somebody looks on."""
     process: str = field(default_factory=lambda: uuid4().hex)
     """Names this process in the store."""
 
@@ -98,6 +100,11 @@ class Desk:
             self.budget.end(clock.now())
             if self.means.store is not None:
                 self._put_budget(self.budget, self.means.store)
+
+    def count_those_of(self, last: "Desk") -> None:
+        """Counts the token requests that another credential of this name made before a reload."""
+        if self.budget and last.budget and not self.means.store:  # a store has told already
+            self.budget.restore(last.budget.counted(clock.now(), last.credential.timeout))
 
     @property
     def _budget_key(self) -> str:

@@ -55,7 +55,8 @@ class Local:
             case GivenToken(token):
                 return _revealed(token).encode()
             case Command() as program:
-                return await command.run(program, self._desk.credential.timeout)
+                means, timeout = self._desk.means, self._desk.credential.timeout
+                return await command.run(program, timeout, shows_stderr=means.shows_stderr)
             case OwnJwt() as source:
                 chained = await self._desk.chained(self._principal)
                 tokens = {name: self._desk.bare(name, token) for name, token in chained.items()}

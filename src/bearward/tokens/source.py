@@ -2,21 +2,20 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from cachetools import Cache, LRUCache
 
 from .. import events
 from ..errors import ProblemError
-from .answer import Issued
 from .credential import Credential, TokenEndpoint
 from .desk import Chained, Desk, Means
 from .failure import Reason, TokenRequestError
-from .keeper import Keeper
+from .keeper import Keeper, Way
 from .local import Local
 from .session import Session
 from .token import Token, TokenStatus
-from .turnstile import Turn
 
 
 class TokenSource:
@@ -64,6 +63,10 @@ class TokenSource:
         is_same = (self.credential, self.token_url) == (other.credential, other.token_url)
         return is_same and all(self.chained[name] is source for name, source in other.chained.items())
 
+    def follow(self, last: "TokenSource") -> None:
+        """Takes the place of another: what that one has asked for counts."""
+        self._desk.count_those_of(last._desk)
+
     def start(self) -> None:
         """Asks for the first token; with principals, nothing is asked before their first request."""
         if self._one is not None:
@@ -84,13 +87,16 @@ class TokenSource:
         before, _, after = self.credential.inject_format.partition("{token}")
         return token.header_value[len(before) : len(token.header_value) - len(after)]
 
-    async def obtain(self, principal: str, *, keep_session: bool) -> Issued:
-        """One token beside all keepers, for a look at it. Raises `TokenRequestError`."""
-        way = self._way(principal)
-        issued = await way.obtain(Turn(is_urgent=True))
-        if not keep_session:
-            await way.end(keep=False)
-        return issued
+    def beside(self, principal: str, chained: Chained) -> Way:
+        """How to obtain one token beside all keepers, with these tokens of other credentials, for a look at it."""
+
+        async def given(_principal: str) -> Chained:
+            return chained
+
+        async def not_renewed(_principal: str, _refused: Chained) -> None:
+            return None
+
+        return self._way(principal, replace(self._desk, chained=given, renewed=not_renewed))
 
     async def close(self, *, keep: bool = False) -> None:
         """Ends all lives, and with them the sessions; with `keep`, not those that a store keeps."""
@@ -114,13 +120,13 @@ class TokenSource:
         return iter([self._one] if self._one is not None else self._each.held())
 
     def _keeper(self, principal: str) -> Keeper:
-        return Keeper(self._desk, self._way(principal), on_demand=self.has_principals)
+        return Keeper(self._desk, self._way(principal, self._desk), on_demand=self.has_principals)
 
-    def _way(self, principal: str) -> Session | Local:
+    def _way(self, principal: str, desk: Desk) -> Session | Local:
         source = self.credential.source
         if isinstance(source, TokenEndpoint):
-            return Session(self._desk, source, principal)
-        return Local(self._desk, source, principal)
+            return Session(desk, source, principal)
+        return Local(desk, source, principal)
 
     async def _chained_tokens(self, principal: str) -> Chained:
         """Waits for the tokens of other credentials that a request needs. Raises `TokenRequestError`."""

@@ -12,6 +12,8 @@ from typing import Final, Protocol
 from .. import clock
 
 TICK: Final = 15.0
+GRAIN: Final = 0.005
+"""The shortest sleep. An event loop counts in milliseconds and may ring a part of one too early."""
 
 
 class Sleeper(Protocol):
@@ -50,7 +52,7 @@ class Timetable:
         if at < self._rings_at:
             if self._timer is not None:
                 self._timer.cancel()
-            delay = min(max(at - clock.now(), 0.0), TICK)
+            delay = min(max(at - clock.now(), GRAIN), TICK)
             self._rings_at = at
             self._timer = asyncio.get_running_loop().call_later(delay, self._ring)
 

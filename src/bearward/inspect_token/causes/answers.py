@@ -1,0 +1,204 @@
+"""An answer came, and no token was found in it, or one that is of no use; or it says to come later."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urljoin, urlsplit
+
+from ...tokens.answer import Answer
+from ...tokens.credential import GivenToken
+from ...tokens.failure import Reason
+from ...tokens.lifetime import claims, number
+from ..exchange import has_login, is_html, leaves
+from .evidence import Evidence, Suggestion
+
+_RATE = r"rate.?limit|too many (request|token|call)|throttl|quota|too frequent|try again in|slow down"
+_TOKEN_NAMES = re.compile(r"token|jwt|bearer|session|ticket|credential|api_?key", re.IGNORECASE)
+_OTHERS = re.compile(r"refresh|id_?token|type|csrf|xsrf|expir|hint|state", re.IGNORECASE)
+_LIKE_A_TOKEN = re.compile(r"[\x21-\x7e]{16,}")
+_SKEW = 30.0
+
+
+def about_answers(evidence: Evidence) -> Iterator[Suggestion]:
+    """What the answer itself shows."""
+    if evidence.answer is None:
+        if evidence.reason is Reason.NO_TOKEN:
+            yield from _local_or_malformed(evidence)
+        elif evidence.reason is Reason.ALREADY_EXPIRED:
+            yield from _expired(evidence)
+        return
+    if _is_throttled(evidence):
+        yield from _disguised(evidence)
+    match evidence.reason:
+        case Reason.NO_TOKEN:
+            yield from _no_token(evidence, evidence.answer)
+        case Reason.ALREADY_EXPIRED:
+            yield from _expired(evidence)
+        case Reason.THROTTLED:
+            yield Suggestion(80, "too many token requests in too short a time; each process has its own tokens.",
+                             "wait; then fewer processes, or max_token_requests where the vendor has a quota.")  # fmt: skip
+        case Reason.SERVER_ERROR:
+            yield Suggestion(60, f"the identity provider has trouble of its own (status {evidence.status}).",
+                             "try again later; nothing here is at fault.")  # fmt: skip
+            yield from _other_form(evidence, 45)
+        case Reason.REFUSED | Reason.PASSWORD_REFUSED | Reason.SESSION_LIMIT:
+            yield from _refused_page(evidence, evidence.answer)
+
+
+def _is_throttled(evidence: Evidence) -> bool:
+    return evidence.reason is not Reason.THROTTLED and evidence.is_said(_RATE)
+
+
+def _disguised(evidence: Evidence) -> Iterator[Suggestion]:
+    yield Suggestion(
+        91, f"this is throttling, told by words and not by its status ({evidence.status}).",
+        f"response.throttled: {{status: {evidence.status}, contains: WORDS OF THE ANSWER}}.",
+    )  # fmt: skip
+
+
+def _local_or_malformed(evidence: Evidence) -> Iterator[Suggestion]:
+    if evidence.endpoint is not None:
+        url = urlsplit(evidence.token_url)
+        yield Suggestion(70, f"what answers at {url.netloc} is no token endpoint.", "token_url: check host, port and path.")
+    elif isinstance(evidence.credential.source, GivenToken):
+        yield Suggestion(
+            75, "what was read is not the token alone: JSON around it, spaces within, or several lines.",
+            "response.token: the field that holds it, as in response.token: access_token; else put right what is read.",
+        )  # fmt: skip
+    else:
+        yield Suggestion(
+            75, "what was printed is in none of the known forms, or has the token in another field.",
+            "response.token: the field that holds it; or print an ExecCredential.",
+        )  # fmt: skip
+
+
+# ── 2xx without a token, redirects ───────────────────────────────────────────────────────────────────────────
+
+
+def _no_token(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
+    if 300 <= answer.status < 400:  # noqa: PLR2004
+        yield from _redirect(evidence, answer)
+    elif is_html(answer):
+        what = "a page to log in" if has_login(answer) else "a web page"
+        yield Suggestion(85, f"token_url leads to {what}, not to a token endpoint.",
+                         "token_url: take the one in the vendor's document; it rarely is the address of the site.")  # fmt: skip
+    elif not answer.body:
+        yield Suggestion(60, "token_url is another address of the vendor's, or wants another form.",
+                         "token_url, and method or send as the vendor's document says.")  # fmt: skip
+    else:
+        yield from _elsewhere(evidence, answer)
+
+
+def _redirect(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
+    own = urlsplit(evidence.token_url)
+    to = urlsplit(urljoin(evidence.token_url, answer.headers.get("Location", "")))
+    if (own.scheme, to.scheme) == ("http", "https"):
+        yield Suggestion(90, "the server wants https.", "token_url: write https:// in place of http://.")
+    elif to.path.rstrip("/") == own.path.rstrip("/") and to.netloc == own.netloc:
+        yield Suggestion(88, "the path differs by the slash at its end.", f"token_url: let its path be {to.path}.")
+    elif to.netloc != own.netloc:
+        yield Suggestion(75, "the token endpoint is at another host, or this leads to a page to log in.",
+                         "token_url: as the vendor's document has it; redirects are not followed.")  # fmt: skip
+    else:
+        yield Suggestion(75, "the path is not that of the token endpoint: it leads elsewhere.",
+                         "token_url: as the vendor's document has it; redirects are not followed.")  # fmt: skip
+
+
+def _elsewhere(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
+    names = [path for path, value in leaves(evidence.document) if _is_token(path, value)]
+    named = sorted(names, key=lambda path: (bool(_OTHERS.search(path)), "access" not in path.lower(), len(path)))
+    found = [path for path in named if re.fullmatch(r"[\w.:@$ -]{1,80}", path)][:3]
+    if found:
+        more = f" (or {', '.join(found[1:])})" if found[1:] else ""
+        yield Suggestion(88, f"the token stands in the field {found[0]}{more}.", f"response.token: {found[0]}")
+    header = next((name for name in answer.headers if _TOKEN_NAMES.search(name) or name == "Authorization"), None)
+    if header and not _OTHERS.search(header):
+        yield Suggestion(80, f"the token stands in the header {header}.", f"response.token: {{header: {header}}}")
+    cookies = answer.headers.getall("Set-Cookie", []) if hasattr(answer.headers, "getall") else []
+    for name in [cookie.partition("=")[0].strip() for cookie in cookies]:
+        if _TOKEN_NAMES.search(name) and not _OTHERS.search(name):
+            yield Suggestion(78, f"the token stands in the cookie {name}.", f"response.token: {{cookie: {name}}}")
+    text = answer.body.decode("utf-8", "replace").strip()
+    if evidence.document is None and _LIKE_A_TOKEN.fullmatch(text):
+        yield Suggestion(85, "the whole body is the token.", 'response.token: ""')
+    if evidence.says or {"code", "error", "errors", "status"} & _top(evidence):
+        yield Suggestion(70, f"this is a refusal, told with status {answer.status}; the answer above says why.",
+                         "response.refusal: {field: code, not: [0, 200]}, so that it counts as one; then what it says.")  # fmt: skip
+    yield Suggestion(40, "token_url is another address of the vendor's.", "token_url: compare it with their document.")
+
+
+def _top(evidence: Evidence) -> set[str]:
+    return set(evidence.document) if isinstance(evidence.document, dict) else set()
+
+
+def _is_token(path: str, value: object) -> bool:
+    if not isinstance(value, str) or not _LIKE_A_TOKEN.fullmatch(value):
+        return False
+    return claims(value) is not None or bool(_TOKEN_NAMES.search(path))
+
+
+# ── a token that is over ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _expired(evidence: Evidence) -> Iterator[Suggestion]:
+    source = evidence.failure.detail.partition(" ")[0]
+    if evidence.endpoint is None:
+        yield Suggestion(85, "what was read is a token of the past: whoever renews it has stopped.",
+                         "look at what writes it; source exec or oauth2 would renew it here.")  # fmt: skip
+    off = _clock_off(evidence)
+    if abs(off) > _SKEW:
+        ahead = "behind" if off > 0 else "ahead of"
+        yield Suggestion(86, f"this machine's clock is {abs(off):.0f} s {ahead} the identity provider's.",
+                         "set this machine's clock by NTP (timedatectl); or response.expires: expires_in, where there is one.")  # fmt: skip
+    yield Suggestion(70, f"{source} means something else than it is taken for: another unit, or local time.",
+                     "response.expires: {field: NAME, as: UNIT}, as the vendor's document says.")  # fmt: skip
+    if evidence.answer is not None:
+        yield Suggestion(50, "the clocks differ, and the answer has no Date to tell by how much.",
+                         "set this machine's clock by NTP (timedatectl).")  # fmt: skip
+
+
+def _clock_off(evidence: Evidence) -> float:
+    """Seconds: by the answer's Date, else by when its token says that it was made."""
+    if evidence.skew or evidence.answer is None:
+        return evidence.skew
+    for _, value in leaves(evidence.document):
+        known = claims(value) if isinstance(value, str) else None
+        if known and (made := number(known.get("iat"))) is not None:
+            return made - evidence.answer.sent_at
+    return 0.0
+
+
+# ── refusals by something before the token endpoint ──────────────────────────────────────────────────────────
+
+
+def _refused_page(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
+    if answer.status == 404:  # noqa: PLR2004
+        yield from _not_found(evidence)
+    elif answer.status == 405:  # noqa: PLR2004
+        method = evidence.endpoint.method if evidence.endpoint else "POST"
+        if method == "GET":
+            yield Suggestion(85, "the token endpoint takes no GET.", "method: POST")
+        else:
+            yield Suggestion(80, "what is at this path takes no POST: it is not the token endpoint.",
+                             "token_url: check its path; a few vendors want method: GET.")  # fmt: skip
+    elif answer.status in {406, 415} or evidence.is_said(r"content.?type|media type|malformed json|not valid json"):
+        yield from _other_form(evidence, 86)
+    elif is_html(answer):
+        what = "a page to log in" if has_login(answer) else "a web page"
+        yield Suggestion(80, f"{what} answers, with status {answer.status}: a gateway before the token endpoint, or "
+                         "another address.", "token_url: check host and path; a gateway may have to let you in.")  # fmt: skip
+
+
+def _not_found(evidence: Evidence) -> Iterator[Suggestion]:
+    if evidence.is_said("realm"):
+        yield Suggestion(95, "there is no such realm.", "the realm in token_url, or realm of the preset: check its name.")
+    elif evidence.is_keycloak and "/auth/realms/" in evidence.token_url:
+        yield Suggestion(82, "Keycloak has no /auth before its paths since version 17.", "token_url: without /auth.")
+    elif evidence.is_keycloak:
+        yield Suggestion(82, "an older Keycloak has /auth before its paths.", "token_url: /auth/realms/… in its path.")
+    yield Suggestion(80, "the path of token_url is wrong.", "token_url: take its path from the vendor's document.")
+
+
+def _other_form(evidence: Evidence, weight: int) -> Iterator[Suggestion]:
+    if evidence.endpoint is not None:
+        other = "form" if evidence.endpoint.send != "form" else "json"
+        yield Suggestion(weight, "the parameters are wanted in another form.", f"send: {other}")

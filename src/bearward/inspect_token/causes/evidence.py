@@ -1,0 +1,103 @@
+"""What there is to judge by."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlsplit
+
+from ...address import is_loopback
+from ...egress import EgressProxy
+from ...tokens.answer import Answer
+from ...tokens.credential import Assertion, Client, Credential, TokenEndpoint
+from ...tokens.failure import Reason, TokenRequestError
+from ..exchange import descriptions, document_of, last_answer
+from ..steps import Step
+
+
+class Suggestion(NamedTuple):
+    """A likely cause, and what to try. `weight` says how likely: 90 is as good as told by the answer, 50 is usual."""
+
+    weight: int
+    likely: str
+    attempt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A failed step."""
+
+    credential: Credential
+    token_url: str
+    failure: TokenRequestError
+    answer: Answer | None
+    document: Any
+    says: str
+    """What the answer says in words, in lower case; of a page for people nothing."""
+    egress: EgressProxy | None
+    """What the request went through."""
+    was_repeated: bool
+    """Whether it was made again by the identity provider's clock."""
+
+    @classmethod
+    def of(cls, step: Step, egress: EgressProxy | None) -> Self:
+        assert step.failure is not None  # noqa: S101 - who asks has looked
+        parts, document = urlsplit(step.source.token_url), document_of(step)
+        goes_out = parts.scheme == "https" and not is_loopback(parts.hostname or "")
+        return cls(
+            credential=step.source.credential,
+            token_url=step.source.token_url,
+            failure=step.failure,
+            answer=last_answer(step),
+            document=document,
+            says=" ".join(descriptions(document)).lower(),
+            egress=egress if goes_out else None,
+            was_repeated=len(step.exchanges) > 1,
+        )
+
+    @property
+    def reason(self) -> Reason:
+        return self.failure.reason
+
+    @property
+    def status(self) -> int | None:
+        return self.answer.status if self.answer else None
+
+    @property
+    def endpoint(self) -> TokenEndpoint | None:
+        source = self.credential.source
+        return source if isinstance(source, TokenEndpoint) else None
+
+    @property
+    def client(self) -> Client:
+        return self.endpoint.client if self.endpoint else Client()
+
+    @property
+    def code(self) -> str:
+        """The OAuth error; empty where there is none."""
+        found = self.document.get("error") if isinstance(self.document, dict) else None
+        return found if isinstance(found, str) else ""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the identity provider said no to what it was asked."""
+        return self.reason in {Reason.REFUSED, Reason.PASSWORD_REFUSED}
+
+    @property
+    def is_keycloak(self) -> bool:
+        return "/realms/" in self.token_url
+
+    @property
+    def signs(self) -> bool:
+        endpoint = self.endpoint
+        return endpoint is not None and (
+            endpoint.client.assertion is not None or isinstance(endpoint.assertion, Assertion)
+        )
+
+    @property
+    def skew(self) -> float:
+        """The identity provider's clock minus ours, in seconds; 0 where it is not known."""
+        return self.failure.clock_skew or 0.0
+
+    def is_said(self, pattern: str) -> bool:
+        """Whether the answer has words like these."""
+        return re.search(pattern, self.says) is not None

@@ -1,0 +1,138 @@
+"""The whole report, 80 columns wide: each step, and after a failure its likely causes."""
+
+import json
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Final
+
+from ..egress import EgressProxy
+from ..secret import Secret, SecretUnreadableError
+from ..tokens import schedule
+from ..tokens.answer import Issued
+from ..tokens.credential import Command, Credential, GivenToken, OwnJwt, TokenEndpoint
+from ..tokens.lifetime import claims
+from ..tokens.recipe import secrets_in
+from ..tokens.token import fingerprint
+from .causes import Suggestion, likely_causes
+from .exchange import HARMLESS_PARAMETERS, Row, jwt_header, rows, texts_to_hide
+from .masking import HIDDEN, Mask, Masks
+from .steps import Step
+
+WIDTH: Final = 80
+_LABEL = 14
+_SKEW_WORTH_TELLING = 2.0
+
+
+def whole(steps: list[Step], egress: EgressProxy | None) -> str:
+    """The report, without a newline at its end."""
+    masks = _masks(steps)
+    sections = []
+    for number, step in enumerate(steps, 1):
+        name = step.source.label + (f" ({number}. of a chain)" if len(steps) > 1 or step.source.chained else "")
+        sections.append("\n".join(_laid_out([("credential", name), *_rows(step, masks)])))
+    last = steps[-1]
+    if last.failure is not None:
+        sections += [_suggested(suggestion) for suggestion in likely_causes(last, egress)]
+    return "\n\n".join(sections)
+
+
+def _masks(steps: list[Step]) -> Masks:
+    hidden, ids = [text for step in steps for text in texts_to_hide(step)], list[str]()
+    for step in steps:
+        source = step.source.credential.source
+        harmless: list[Secret] = []
+        if isinstance(source, TokenEndpoint):
+            shown = [source.params[name] for name in HARMLESS_PARAMETERS & source.params.keys()]
+            harmless = list(secrets_in([source.client.id, source.scope, *shown]))
+            ids += _revealed(secrets_in(source.client.id))
+        hidden += _revealed(one for one in secrets_in(source) if not any(one is known for known in harmless))
+    return Masks(Mask(hidden), Mask([*hidden, *ids]))
+
+
+def _revealed(secrets: Iterable[Secret]) -> Iterator[str]:
+    for secret in secrets:
+        with suppress(SecretUnreadableError):
+            yield secret.reveal()
+
+
+def _rows(step: Step, masks: Masks) -> Iterator[Row]:
+    yield from _origin_rows(step)
+    for exchange in step.exchanges:
+        yield from rows(step, exchange, masks)
+    if step.issued is not None:
+        yield from _token_rows(step.source.credential, step.issued)
+    if step.failure is not None:
+        yield "no token", str(step.failure)
+        if step.failure.clock_skew is not None:
+            yield from _skew_rows(step.failure.clock_skew)
+    yield from (("logout", outcome) for outcome in step.logouts)
+
+
+def _origin_rows(step: Step) -> Iterator[Row]:
+    match step.source.credential.source:
+        case TokenEndpoint():
+            yield "token URL", step.source.token_url
+        case GivenToken(token):
+            yield "read", token.origin
+        case OwnJwt(assertion):
+            key = "the secret" if assertion.algorithm.startswith("HS") else "the key"
+            yield "signed", f"here, {assertion.algorithm} with {key} from {assertion.key.origin}"
+        case Command() as command:
+            count = len(command.argv) - 1
+            told = f" with {count} argument{'' if count == 1 else 's'}" if count else ""
+            yield "ran", f"{command.argv[0]}{told} in {command.folder}, {step.seconds:.2f} s"
+
+
+def _token_rows(credential: Credential, issued: Issued) -> Iterator[Row]:
+    known = claims(issued.token)
+    yield "token", f"{fingerprint(issued.token)} (the start of its SHA-256), {len(issued.token)} characters"
+    yield from _life_rows(credential, issued)
+    if issued.refresh_token:
+        ends = "no told end" if issued.refresh_lifetime is None else f"{issued.refresh_lifetime:.0f} s"
+        yield "refresh token", ends
+    if issued.clock_skew is not None:
+        yield from _skew_rows(issued.clock_skew)
+    yield "injected", f"{credential.inject_header}: {credential.inject_format.replace('{token}', HIDDEN)}"
+    if known is not None:
+        yield "header", json.dumps(jwt_header(issued.token))
+    yield "claims", json.dumps(known, indent=2) if known is not None else "none: the token is no JWT"
+
+
+def _life_rows(credential: Credential, issued: Issued) -> Iterator[Row]:
+    if isinstance(credential.source, GivenToken) and issued.lifetime_from == "default":
+        yield "lifetime", "until it changes: neither it nor ttl tells an end"
+        return
+    hint = "; nothing tells it: write ttl" if issued.lifetime_from == "default" else ""
+    yield "lifetime", f"{issued.lifetime:.0f} s, from {issued.lifetime_from}{hint}"
+    leads = [
+        schedule.lead(issued.lifetime, credential.refresh_lead, bound, issued.refresh_in)
+        for bound in (lambda _low, high: high, lambda low, _high: low)
+    ]
+    first, last = (f"{issued.lifetime - lead:.0f}" for lead in leads)
+    yield "refresh", f"{first} s after it was asked for" if first == last else f"{first} to {last} s after it was asked for"
+
+
+def _skew_rows(skew: float) -> Iterator[Row]:
+    if abs(skew) > _SKEW_WORTH_TELLING:
+        yield "clock skew", f"{skew:+.0f} s (the identity provider's clock minus this machine's)"
+
+
+def _laid_out(all_rows: list[Row]) -> Iterator[str]:
+    for label, text in all_rows:
+        if "\n" in text:
+            yield f"{label:<{_LABEL}} {text}"
+            continue
+        indent = " " * (_LABEL + 1)
+        yield from _wrapped(text, f"{label:<{_LABEL}} ", indent + ("" if label else "  "))
+
+
+def _wrapped(text: str, first: str, then: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False
+    ) or [first]
+
+
+def _suggested(suggestion: Suggestion) -> str:
+    lines = _wrapped(suggestion.likely, "Likely: ", " " * 8) + _wrapped(suggestion.attempt, "Try:    ", " " * 8)
+    return "\n".join(lines)
