@@ -10,6 +10,9 @@ from vendors.ocp import Ocp
 
 Config = dict[str, Any]
 
+NAMED_FILES = {"token_file", "ca_file", "cert_file", "key_file"}
+"""Fields whose text is a path, as is `path` beside `source: file`."""
+
 
 def acronis_credential(client: AcronisClient, preset: str = "acronis-connector", **more: Any) -> Config:
     """One client for every data center."""
@@ -57,13 +60,14 @@ def ocp_config(ocp: Ocp, **credential: Any) -> Config:
 
 
 def references(config: Any) -> Iterator[tuple[str, str]]:
-    """Each {env: NAME} and {file: PATH} of a config, as pairs; a preset's `token_file: PATH` is a file as well."""
+    """Each {env: NAME} and {file: PATH} of a config, as pairs; what stands in `NAMED_FILES` is a file as well."""
     match config:
-        case {"env": str(name)} | {"file": str(name)} if len(config) == 1:
+        case {"env": str(name)} | {"file": str(name)} if config.keys() <= {"env", "file", "field"}:
             yield next(iter(config)), name
         case dict():
             for key, value in config.items():
-                yield from references({"file": value} if key == "token_file" and isinstance(value, str) else value)
+                is_file = key in NAMED_FILES or (key == "path" and config.get("source") == "file")
+                yield from references({"file": value} if is_file and isinstance(value, str) else value)
         case list():
             for value in config:
                 yield from references(value)

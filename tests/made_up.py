@@ -1,5 +1,6 @@
 """Secrets for configs that name some: whatever a file is called for, it holds something of that kind."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -18,6 +19,9 @@ def made_up(file: str, owner: str = ME) -> str:
         return private_key(owner).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     if file.endswith("certificate.pem"):
         return certificate(owner).public_bytes(Encoding.PEM).decode()
+    if file.endswith("google.json"):
+        key = {"type": "service_account", "private_key": made_up("key.pem", owner), "private_key_id": "key-1"}
+        return json.dumps(key | {"client_email": "reports@acme-project.iam.gserviceaccount.com"})
     return f"{TEXT}\n"
 
 

@@ -6,6 +6,7 @@ the route `/wrong/…` with other secrets, which the vendor refuses.
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,11 +35,11 @@ CLIENT_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 @cache
 def given(name: str) -> str:
     """What the variable or file of this name holds; secrets have the characters on which encodings differ."""
-    if name.endswith(".pem"):
-        pem = made_up(name, "another" if name.startswith("wrong/") else ME)
-        if name.endswith("key.pem"):
-            SECRETS.add(pem.splitlines()[4], "client key")
-        return pem
+    if name.endswith((".pem", ".json")):
+        held = made_up(name, "another" if name.startswith("wrong/") else ME)
+        if "PRIVATE KEY" in held:
+            SECRETS.add(re.split(r"\n|\\n", held)[4], "client key")
+        return held
     if name.endswith("token"):
         return service_account_token()
     if "SECRET" in name or name.startswith(("secrets/", "wrong/")):
@@ -163,7 +164,7 @@ def wrong(value: Any) -> Any:
         case {"env": str(name)}:
             return {"env": f"WRONG_{name}"}
         case {"file": str(path)}:
-            return {"file": path.replace("secrets/", "wrong/")}
+            return value | {"file": path.replace("secrets/", "wrong/")}
         case dict():
             return {key: wrong(inner) for key, inner in value.items()}
     return value
@@ -197,8 +198,9 @@ def write(config: Config, folder: Path) -> dict[str, str]:
                 continue
             path = f"wrong/{name.removeprefix('WRONG_')}" if name.startswith("WRONG_") else f"secrets/{name}"
             env[name] = path
-        (folder / path).parent.mkdir(exist_ok=True)
-        (folder / path).write_text(f"{given(path)}\n")
+        if not (folder / path).exists():  # the authority's is there
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(f"{given(path)}\n")
     return env
 
 

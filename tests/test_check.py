@@ -175,6 +175,10 @@ FAULTS = {
     "file-empty": (of_credential("password: {file: §./empty}"), "empty is empty"),
     "file-is-folder": (of_credential("password: {file: §/}"), "/ is not a regular file"),
     "file-binary": (of_credential("password: {file: §./binary}"), "is not UTF-8 text"),
+    "field-of-no-json": (of_credential(f"password: {{file: ./text, field: §{SECRET}}}"), "text is no JSON"),
+    "field-missing": (of_credential("password: {file: ./json, field: §a.c}"), "json has no text in this field"),
+    "field-number": (of_credential("password: {file: ./json, field: §number}"), "json has no text in this field"),
+    "field-alone": (of_credential("password: §{field: a}"), "must be text, or {env: NAME}, or {file: PATH}"),
     "file-name": (of_credential('password: {file: §"a\\0b"}').replace("a\\0b", "a\\nb"), "control characters"),
     "duration-variable": (more("ttl: {env: §BEARWARD_NO}"), "credentials.a.ttl.env: the environment variable"),
     "param-variable": (more("params: {u: [x, {env: §BEARWARD_NO}]}"), "credentials.a.params.u.1.env: the environment"),
@@ -470,6 +474,8 @@ def test_each_fault_is_reported_at_its_place(name: str, file: Path, pem: Path, m
     monkeypatch.setenv("BEARWARD_EMPTY", "")
     file.with_name("empty").write_text("\n")
     file.with_name("binary").write_bytes(b"\xff\xfe")
+    file.with_name("text").write_text("{a: b}")
+    file.with_name("json").write_text('{"a": {"b.c": "x"}, "number": 1}')
     file.with_name("pem").symlink_to(pem)
 
     assert_fault(file, text, said)

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, PrivateKeyTypes
 
+from bearward.config import load
 from bearward.config.apart import Reading as ReadApart
 from bearward.secret import Secret
 from bearward.tokens.credential import (
@@ -219,7 +220,7 @@ FAULTS = {
     "key-public": (signing("client_key: §{file: keys/public}"), "holds no private key in PEM form, but a public key"),
     "key-is-json": (
         signing(f'client_key: §\'{{"private_key": "{SECRET}"}}\''),
-        "but JSON; write the value of its private_key to a file of its own",
+        "but JSON; add field: private_key beside file",
     ),
     "key-is-certificate": (signing("client_key: §{file: keys/certificate}"), "PEM form, but a certificate"),
     "key-locked": (signing("client_key: §{file: keys/locked}"), "is protected by a password; use one without"),
@@ -773,3 +774,18 @@ def test_cryptography_is_loaded_only_where_there_is_a_key(file: Path) -> None:
         file.write_text(text)
         done = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == is_loaded
+
+
+def test_a_field_of_a_json_file_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "key.json").write_text('{"web": {"client.id": "first"}}')
+    (tmp_path / "config.yaml").write_text(
+        "credentials: {a: {token_url: https://id.example/token, client_auth: none, "
+        'client_id: {file: key.json, field: "web.client\\\\.id"}}}\n'
+        "routes: {/x: {upstream: https://x.example, credential: a}}\n"
+    )
+    source = load(tmp_path / "config.yaml").credentials["a"].source
+    assert isinstance(source, TokenEndpoint)
+    assert source.client.id is not None
+    assert source.client.id.reveal() == "first"
+    (tmp_path / "key.json").write_text('{"web": {"client.id": "second"}}')
+    assert source.client.id.reveal() == "second"

@@ -1,6 +1,7 @@
 """A string that cannot be printed: `reveal()` is the only way out."""
 
 import hmac
+import json
 import pickle
 import stat
 from pathlib import Path
@@ -19,18 +20,19 @@ class Secret:
     A file is read again at every `reveal()`, so that a rotated secret is used without a restart.
     """
 
-    __slots__ = ("_path", "_value", "origin")
+    __slots__ = ("_field", "_path", "_value", "origin")
 
     def __init__(self, value: str, origin: str = "the config") -> None:
         self._value = value
         self._path: Path | None = None
+        self._field: tuple[str, ...] = ()
         self.origin = origin
 
     @classmethod
-    def from_file(cls, path: Path) -> "Secret":
-        """The content of `path`, without one trailing newline."""
-        secret = cls("", f"file {path}")
-        secret._path = path
+    def from_file(cls, path: Path, field: tuple[str, ...] = ()) -> "Secret":
+        """The content of `path`, without one trailing newline; with `field`, the text that is there in its JSON."""
+        secret = cls("", f"file {path}" + (f", field {'.'.join(field)}" if field else ""))
+        secret._path, secret._field = path, field
         return secret
 
     @property
@@ -44,16 +46,17 @@ class Secret:
             return self._value
         if not (text := read_text(self._path)):
             raise SecretUnreadableError(f"{self._path} is empty")  # most likely it is just being written
-        return text
+        return _text_at(self._field, text, self._path) if self._field else text
 
     def __eq__(self, other: object) -> bool:
         """Whether both are configured alike: the same file, or the same text."""
         if not isinstance(other, Secret):
             return NotImplemented
-        return self._path == other._path and hmac.compare_digest(self._value.encode(), other._value.encode())
+        is_same_place = (self._path, self._field) == (other._path, other._field)
+        return is_same_place and hmac.compare_digest(self._value.encode(), other._value.encode())
 
     def __hash__(self) -> int:
-        return hash((self._path, self._value))
+        return hash((self._path, self._field, self._value))
 
     def __repr__(self) -> str:
         return f"<secret from {self.origin}>"
@@ -74,7 +77,7 @@ class SecretPickler(pickle.Pickler):
         if type(obj) is not Secret:
             return NotImplemented
         if obj._path is not None:
-            return Secret.from_file, (obj._path,)
+            return Secret.from_file, (obj._path, obj._field)
         return Secret, (obj._value, obj.origin)
 
 
@@ -97,3 +100,15 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError:
         raise SecretUnreadableError(f"{path} is not UTF-8 text") from None
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def _text_at(field: tuple[str, ...], text: str, path: Path) -> str:
+    try:
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        raise SecretUnreadableError(f"{path} is no JSON") from None
+    for name in field:
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, str) or not found:
+        raise SecretUnreadableError(f"{path} has no text in this field")
+    return found

@@ -17,7 +17,7 @@ from ..tokens.credential import FieldPath, Quota
 from . import egress, urls
 from .diagnostics import WrongError, did_you_mean
 from .document import Text
-from .references import fetch, read_file, read_plain, read_secret, reference
+from .references import dotted, fetch, read_file, read_plain, read_secret, reference
 
 SHOWN = "shown"
 """Marks a field whose value is no secret: reports may show it."""
@@ -168,7 +168,7 @@ def answer_path(value: object, info: ValidationInfo) -> FieldPath:
 
 
 def _answer_path(text: Text) -> FieldPath:
-    keys = tuple(key.replace("\\.", ".") for key in re.split(r"(?<!\\)\.", text)) if text else ()
+    keys = dotted(text)
     if "" in keys:
         raise WrongError("has an empty name between dots; a dot inside a name is written \\.")
     return keys

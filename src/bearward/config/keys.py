@@ -52,7 +52,7 @@ def _wrong_key(key: str, algorithm: str) -> str | None:
 def _what_it_is(text: str) -> str:
     """What is often put in place of a private key."""
     if text.lstrip().startswith("{"):
-        return ", but JSON; write the value of its private_key to a file of its own"
+        return ", but JSON; add field: private_key beside file"
     label = _LABEL.search(text)
     return {"CERTIFICATE": ", but a certificate", "PUBLIC KEY": ", but a public key"}.get(label[1] if label else "", "")
 

@@ -36,7 +36,7 @@ def shows_key(scalar: Scalar) -> bool:
     `{client_id: a, client_secret:b}` makes `client_secret:b` a key without a value.
     """
     *above, key = scalar.path
-    if key in ("env", "file"):
+    if key in ("env", "file", "field"):
         return True
     kinds = _kinds_at(tuple(above))
     if any(_is_section(kind) and key in kind.names() for kind in kinds):
@@ -52,7 +52,7 @@ def shows_key(scalar: Scalar) -> bool:
 def known_keys() -> re.Pattern[str]:
     """Any field's name before a colon."""
     names = "|".join(sorted(_all_names(Config), key=len, reverse=True))
-    return re.compile(rf"(?<![^\s{{,])({names}|env|file)(?=\s*:(?:\s|$))")
+    return re.compile(rf"(?<![^\s{{,])({names}|env|file|field)(?=\s*:(?:\s|$))")
 
 
 def _all_names(section: type[Section]) -> set[str]:

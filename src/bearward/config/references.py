@@ -1,4 +1,7 @@
-"""Texts that stand elsewhere: `{env: NAME}`, `{file: PATH}`. A secret in a file stays a file; all else is read now."""
+"""Texts that stand elsewhere: `{env: NAME}`, `{file: PATH}`, `{file: PATH, field: NAME}` for one of a JSON file's.
+
+A secret in a file stays a file; all else is read now.
+"""
 
 import os
 import re
@@ -17,15 +20,25 @@ class Reference(NamedTuple):
 
     kind: Literal["env", "file"]
     name: Text
+    field: tuple[str, ...] = ()
+    """The way to the text within a JSON file."""
 
 
 def reference(value: object) -> Reference | None:
-    """What a mapping with the one key `env` or `file` refers to."""
-    if isinstance(value, dict) and len(value) == 1:
-        match next(iter(value.items())):
-            case ("env" | "file" as kind, Text() as name):
-                return Reference(kind, name)
+    """What a mapping refers to that has the one key `env` or `file`, or `file` and `field`."""
+    match value:
+        case {"env": Text() as name, **rest} if not rest:
+            return Reference("env", name)
+        case {"file": Text() as name, **rest} if not rest:
+            return Reference("file", name)
+        case {"file": Text() as name, "field": Text() as field, **rest} if not rest:
+            return Reference("file", name, dotted(field))
     return None
+
+
+def dotted(text: str) -> tuple[str, ...]:
+    """The names of `a.b\\.c.0`; of an empty text none."""
+    return tuple(name.replace("\\.", ".") for name in re.split(r"(?<!\\)\.", text)) if text else ()
 
 
 def read_plain(value: object, folder: Path) -> Text:
@@ -51,7 +64,7 @@ def fetch(value: object, folder: Path) -> tuple[Secret, str]:
     source = reference(value)
     if source is None:
         raise WrongError("must be text, or {env: NAME}, or {file: PATH}; put text with braces or brackets in quotes")
-    return _from_environment(source.name) if source.kind == "env" else _from_file(source.name, folder)
+    return _from_environment(source.name) if source.kind == "env" else _from_file(source, folder)
 
 
 def read_file(name: Text, folder: Path) -> str:
@@ -85,9 +98,15 @@ def _from_environment(name: Text) -> tuple[Secret, str]:
     return Secret(value, shown), value
 
 
-def _from_file(name: Text, folder: Path) -> tuple[Secret, str]:
+def _from_file(source: Reference, folder: Path) -> tuple[Secret, str]:
     try:
-        content = read_file(name, folder)
+        content = read_file(source.name, folder)
     except WrongError as error:
         raise WrongError(str(error), ("file",)) from None
-    return Secret.from_file(folder / name), content
+    secret = Secret.from_file(folder / source.name, source.field)
+    if not source.field:
+        return secret, content
+    try:
+        return secret, secret.reveal()
+    except SecretUnreadableError as error:
+        raise WrongError(str(error), ("field",)) from None
