@@ -35,4 +35,4 @@ class State:
     @property
     def is_ready(self) -> bool:
         """Whether at least one route can be served."""
-        return not self.is_draining and any(source.is_servable for source in self.sources)
+        return not self.is_draining and any(source.is_servable for _, source in self.routes.values())

@@ -1,7 +1,7 @@
 """What the failures so far mean for the next attempt. Pure; times are seconds of one clock."""
 
 from . import schedule
-from .failure import TokenRequestError
+from .failure import Reason, TokenRequestError
 
 
 class Backoff:
@@ -45,7 +45,8 @@ class Backoff:
         self._failed_at = now
         self._not_before = now + (failure.retry_after or 0.0)
         count = self._refusals if failure.for_good else self._transients
-        delay = schedule.retry_delay(failure.reason, count, self._uniform)
+        reason = Reason.REFUSED if failure.is_chains_end else failure.reason
+        delay = schedule.retry_delay(reason, count, self._uniform)
         self._retry_at = max(now + delay, self._not_before)
 
     def due(self, *, is_urgent: bool) -> float:

@@ -46,6 +46,7 @@ async def run(command: Command, timeout: float, *, shows_stderr: bool = False) -
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process._transport.close()  # type: ignore[attr-defined]  # what left the group may hold the pipe open
         await asyncio.shield(process.wait())
     if status != 0:
         raise _failed(f"the command ended with status {status}; run it by hand to see why")

@@ -50,6 +50,8 @@ class Desk:
     """Newer ones in place of those that were refused; None where there are none."""
     bare: Callable[[str, Token], str]
     """A chained token without the form in which it is injected."""
+    followers: list[Callable[[], None]] = field(default_factory=list)
+    """Told of each new token: the sources that need them."""
     skew: float = 0.0
     """The identity provider's clock minus ours, in seconds, as far as it is known."""
     secrets: SecretWatch = field(init=False)

@@ -46,12 +46,16 @@ class TokenRequestError(Exception):
     """Whether a refused refresh token is dead, and not merely useless here."""
     status: int | None = None
     """Of the answer, where there was one."""
+    code: str | None = None
+    """The OAuth error code of the answer, where it is a known one."""
     clock_skew: float | None = None
     """As `Issued.clock_skew`."""
+    is_chains_end: bool = False
+    """Whether the credential that this one needs is itself refused for good."""
 
     @property
     def for_good(self) -> bool:
-        return self.reason in FOR_GOOD
+        return self.reason in FOR_GOOD or self.is_chains_end
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"

@@ -107,12 +107,14 @@ class Keeper:
         waits: asyncio.Future[Token] = asyncio.get_running_loop().create_future()
         if self._waiting is None:
             self._waiting = deque()
+        is_first = not self._waiting or self._waiting[-1][1].done()
         self._waiting.append((clock.now() + schedule.WAIT_FOR_TOKEN, waits))
         self._waiters += 1
         try:
-            if self._turn is not None:
-                self._turn.hurry()
-            self._plan()
+            if is_first:  # the others wait for what that one has brought about
+                if self._turn is not None:
+                    self._turn.hurry()
+                self._plan()
             return await waits
         finally:
             self._waiters -= 1
@@ -137,6 +139,12 @@ class Keeper:
             return None
         # A metadata server, a file or a program may well give the same one again.
         return newer if newer.header_value != token.header_value else None
+
+    def nudge(self) -> None:
+        """A credential that this one needs has a new token: what failed for want of it may succeed."""
+        if self._backoff.failure is not None and self._backoff.failure.reason in {Reason.CHAINED_TOKEN, Reason.REFUSED}:
+            self._backoff.restart()
+            self._plan()
 
     # ── its beginning and its end ────────────────────────────────────────────────────────────────────────────
 
@@ -178,14 +186,14 @@ class Keeper:
             state = "rejected"
         else:
             state = "none" if token is None else "expired"
-        due = self._due()
+        due, to_wall = self._due(), clock.wall(now) - now
         return TokenStatus(
             state=state,  # type: ignore[arg-type]
             generation=self._generation,
             fingerprint=token.fingerprint if token else None,
-            expires_at=clock.wall(token.expires_at) if token else None,
-            refresh_due_at=clock.wall(due or now) if due < math.inf else None,
-            last_refresh_at=clock.wall(token.obtained_at) if token else None,
+            expires_at=token.expires_at + to_wall if token else None,
+            refresh_due_at=(due or now) + to_wall if due < math.inf else None,
+            last_refresh_at=token.obtained_at + to_wall if token else None,
             waiters=self._waiters,
             failures=self._backoff.failures,
             last_failure=failure.reason if failure else None,
@@ -216,7 +224,8 @@ class Keeper:
                 self._turn = Turn(is_urgent=self._waiters > 0)
                 self._task = asyncio.create_task(self._attempt(), name=f"token of {self._desk.label}")
             else:
-                at = min(at, due, now + watch.TICK if self._watches else math.inf)
+                # Whoever plans again meanwhile does not put off the look at the secrets.
+                at = min(at, due, min(self.planned, now + watch.TICK) if self._watches else math.inf)
         self._desk.means.timetable.plan(self, at)
 
     @property
@@ -279,9 +288,12 @@ class Keeper:
                 clock_skew=issued.clock_skew,
             )
         )
+        for follow in self._desk.followers:
+            follow()
 
     def _fail(self, failure: TokenRequestError) -> None:
         now = clock.now()
+        failure.__traceback__ = failure.__context__ = None  # it is kept, and its frames would be with it
         self._backoff.note(failure, now, self._way.digest)
         self._is_outdated = False
         self._was_refused = self._was_refused or failure.for_good
@@ -316,13 +328,16 @@ class Keeper:
             else:
                 waits.set_exception(self._unavailable())
                 waits.exception()  # also where its client leaves in this very moment, it counts as seen
+        if not waiting:
+            self._waiting = None  # an empty deque has 600 bytes
 
     def _unavailable(self) -> ProblemError:
         wait = max(self._due() - clock.now(), 1.0)
         if self._backoff.failure is not None and self._backoff.failure.for_good:
+            refused = "a credential needed by" if self._backoff.failure.is_chains_end else "the credential"
             return ProblemError(
                 "credential_rejected",
-                f"The identity provider refuses the credential {self._desk.credential.name!r} for good; see the log.",
+                f"The identity provider refuses {refused} {self._desk.credential.name!r} for good; see the log.",
                 retry_after=wait,
             )
         cause = f" ({self._backoff.failure.reason}, see the log)" if self._backoff.failure else ""

@@ -30,6 +30,8 @@ AFTER_IDLE: Final = 120.0
 """Keycloak ends an idle session so much later than it tells."""
 _ANSWERED_WITHOUT_TOKEN: Final = frozenset({Reason.NO_TOKEN, Reason.ALREADY_EXPIRED})
 _SKEW_THAT_MATTERS: Final = 5.0
+_WRONG_TOKEN: Final = frozenset({"invalid_request", "invalid_grant", "invalid_token", "invalid_target"})
+"""How a token endpoint says that a token in the request is none of value (RFC 8693 §2.2.2, RFC 7523 §3.1)."""
 
 
 class _Orphan(NamedTuple):
@@ -92,7 +94,8 @@ class Session:
         if keep and store is not None:
             await self._log_out_orphans()
             self._keep()
-            return
+            if await store.flush():
+                return
         if self._refresh_token is not None:
             self._abandon(self._refresh_token)
             self._refresh_token = None
@@ -111,6 +114,7 @@ class Session:
     async def _ask(self, refresh_token: str | None, turn: Turn) -> Issued:
         grant = "refresh_token" if refresh_token else self._endpoint.grant_type
         began_at, failure = clock.now(), None
+        self.digest = self._desk.secrets.digest()
         try:
             if refresh_token is None:
                 self._check_sessions()
@@ -132,10 +136,12 @@ class Session:
 
     async def _second_chance(self, refusal: TokenRequestError, chained: Chained, skew: float) -> Chained | None:
         """What to ask with once more, at once: other tokens where those sent were refused, or the right time."""
-        if refusal.status == 401 and chained and (renewed := await self._desk.renewed(self._principal, chained)):
+        is_about_tokens = refusal.status == 401 or refusal.code in _WRONG_TOKEN
+        if is_about_tokens and chained and (renewed := await self._desk.renewed(self._principal, chained)):
             return renewed
         was_wrong = abs(self._desk.skew - skew) >= _SKEW_THAT_MATTERS
-        return chained if refusal.reason is Reason.REFUSED and self._signs and was_wrong else None
+        is_about_client = refusal.reason is Reason.REFUSED or refusal.code == "unauthorized_client"
+        return chained if is_about_client and self._signs and was_wrong else None
 
     @property
     def _signs(self) -> bool:
@@ -143,7 +149,6 @@ class Session:
 
     async def _request(self, refresh_token: str | None, chained: Chained, turn: Turn) -> Issued:
         desk, endpoint, credential = self._desk, self._endpoint, self._desk.credential
-        self.digest = desk.secrets.digest()
         tokens = {name: desk.bare(name, token) for name, token in chained.items()}
         request = token_request(
             endpoint, desk.token_url, Occasion(self._principal, tokens, time.time() + desk.skew), refresh_token
@@ -187,6 +192,8 @@ class Session:
 
     async def _log_out_orphans(self) -> None:
         """As well as it can be done in a few seconds; what nobody heard stays to be done."""
+        if not self._orphans:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOGOUT_TIMEOUT):
                 for orphan in self._orphans.copy():

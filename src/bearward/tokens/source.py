@@ -1,6 +1,7 @@
 """All tokens of one credential at one token endpoint: a single one, or one for each principal."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -69,6 +70,9 @@ class TokenSource:
 
     def start(self) -> None:
         """Asks for the first token; with principals, nothing is asked before their first request."""
+        for source in self.chained.values():
+            if self._nudge not in source._desk.followers:
+                source._desk.followers.append(self._nudge)
         if self._one is not None:
             self._one.start()
 
@@ -100,6 +104,9 @@ class TokenSource:
 
     async def close(self, *, keep: bool = False) -> None:
         """Ends all lives, and with them the sessions; with `keep`, not those that a store keeps."""
+        for source in self.chained.values():
+            with contextlib.suppress(ValueError):
+                source._desk.followers.remove(self._nudge)
         await asyncio.gather(*(keeper.close(keep=keep) for keeper in self._keepers()), *self._leaving)
 
     def statuses(self) -> list[TokenStatus]:
@@ -136,9 +143,12 @@ class TokenSource:
             keeper = source.keeper(principal if source.has_principals else "")
             try:
                 tokens[name] = keeper.current() or await keeper.wait()
-            except ProblemError:
-                detail = f"the credential {name!r}, which this one needs, has no token"
-                raise TokenRequestError(Reason.CHAINED_TOKEN, detail, sent=False) from None
+            except ProblemError as problem:
+                is_refused = problem.code == "credential_rejected"
+                detail = (
+                    f"the credential {name!r}, which this one needs, {'is refused' if is_refused else 'has no token'}"
+                )
+                raise TokenRequestError(Reason.CHAINED_TOKEN, detail, sent=False, is_chains_end=is_refused) from None
         return tokens
 
     async def _renewed(self, principal: str, refused: Chained) -> Chained | None:
@@ -149,6 +159,10 @@ class TokenSource:
             keeper = source.keeper(principal if source.has_principals else "")
             tokens[name] = await keeper.replace(token) or token
         return tokens if any(tokens[name] is not refused[name] for name in tokens) else None
+
+    def _nudge(self) -> None:
+        for keeper in self._keepers():
+            keeper.nudge()
 
     def _retire(self, keeper: Keeper) -> None:
         self._desk.means.observe(events.TokenEvicted(self.label))

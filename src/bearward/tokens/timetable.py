@@ -14,6 +14,8 @@ from .. import clock
 TICK: Final = 15.0
 GRAIN: Final = 0.005
 """The shortest sleep. An event loop counts in milliseconds and may ring a part of one too early."""
+AT_ONCE: Final = 50
+"""How many are rung for between two sleeps: each may begin an attempt, and requests cross meanwhile."""
 
 
 class Sleeper(Protocol):
@@ -58,12 +60,13 @@ class Timetable:
 
     def _ring(self) -> None:
         self._timer, self._rings_at = None, math.inf
-        now = clock.now()
-        while self._entries and self._entries[0][0] <= now:
+        now, left = clock.now(), AT_ONCE
+        while left and self._entries and self._entries[0][0] <= now:
             at, _, sleeper = heappop(self._entries)
             if sleeper.planned == at:  # else it has planned again since
                 sleeper.planned = math.inf
                 self._planned -= 1
+                left -= 1
                 sleeper.ring()
         if self._entries:
             self._set(self._entries[0][0])
