@@ -17,6 +17,7 @@ import yaml
 
 from configs import references
 from harness import Bearward
+from made_up import made_up
 from ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +54,7 @@ def check(config: str, folder: Path) -> None:
             env[name] = "a-secret-value"
         else:
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text("a-secret-value\n")
+            (folder / name).write_text(made_up(name))
     path = folder / "config.yaml"
     path.write_text(config)
     done = subprocess.run(

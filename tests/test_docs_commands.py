@@ -6,7 +6,6 @@ A command that stands in no row of `WAYS` fails the test, so none can be shown t
 import argparse
 import importlib.util
 import json
-import os
 import re
 import shlex
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 import bearward
 from bearward import cli
@@ -34,19 +34,19 @@ CONFIGS = [block for document in DOCUMENTS.values() for block in document.of("ya
 
 
 @pytest.mark.parametrize("block", CONFIGS, ids=lambda block: block.place)
-async def test_a_config_is_without_fault(block: Block, tmp_path: Path) -> None:
-    env = dict(os.environ)
+def test_a_config_is_without_fault(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / TEXT).write_text(f"{TEXT}\n")  # a variable may hold a file's name
     for kind, name in references(yaml.safe_load(block.body)):
         if kind == "env":
-            env[name] = TEXT
+            monkeypatch.setenv(name, TEXT)
         else:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(made_up(name))
     (tmp_path / block.file).write_text(block.body)
-    exit_code, output = await shell(f"{sys.executable} -m bearward check -c {block.file}", tmp_path, env)
-    assert exit_code == (CONFIG_FAULT if block.is_faulty else 0), output
-    assert "warning" not in output
+    said = CliRunner().invoke(cli.main, ["check", "-c", block.file])
+    assert said.exit_code == (CONFIG_FAULT if block.is_faulty else 0), said.output
+    assert "warning" not in said.output
 
 
 async def to_its_end(stage: Stage, command: Command) -> None:
