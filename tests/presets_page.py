@@ -31,8 +31,21 @@ To see one token with its lifetime and claims before anything else runs (its cre
 $ bearward token atlas -c bearward.yaml
 credential     atlas
 token URL      https://auth.is2.app/auth/realms/acme/protocol/openid-connect/token
+request        POST to the token URL
+headers        Authorization: Basic *** (basic_encoding: form)
+               Accept: application/json
+               Content-Type: application/x-www-form-urlencoded
+form           grant_type: client_credentials
+answer         status 200 after 0.12 s
+               Content-Type: application/json; charset=utf-8
+fields         access_token: *** (180 characters)
+               token_type: Bearer
+               expires_in: 3600
 token          1f2e3d4c (the start of its SHA-256), 180 characters
 lifetime       3600 s, from expires_in
+refresh        2700 to 2880 s after it was asked for
+injected       Authorization: Bearer ***
+header         {"alg": "HS256", "typ": "JWT"}
 claims         {
   "sub": "acme",
   "iat": 1763755200,

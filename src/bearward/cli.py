@@ -89,7 +89,7 @@ def check(config: Path) -> None:
 @click.option("--principal", default="", metavar="USER", help="On whose behalf, where the credential has principals.")
 @click.option("--show", is_flag=True, help="Print the token itself; its session is then not ended.")
 def token(name: str, config: Path, principal: str, show: bool) -> None:
-    """Obtain one token of the credential NAME; print its lifetime and claims.
+    """Obtain one token of the credential NAME; show how, its lifetime and claims, or why there is none.
 
     NAME is the credential's name, or NAME@HOST:PORT where it has a token for each data center.
     """

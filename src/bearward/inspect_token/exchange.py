@@ -33,10 +33,19 @@ _DESCRIPTIONS = frozenset({
     "error_description", "error_message", "errormessage", "errordescription", "message", "msg", "detail", "title",
     "error_title", "reason", "description", "errors", "error",
 })  # fmt: skip
-_HARMLESS_CLAIMS = frozenset({"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "scope", "alg", "kid", "typ", "x5t#S256"})
-_TOLD_HEADERS = ("Content-Type", "Date", "Retry-After")
+_HARMLESS_CLAIMS = frozenset({
+    "iss", "sub", "aud", "iat", "nbf", "exp", "jti", "scope", "alg", "kid", "typ", "x5t#S256",
+})  # fmt: skip
+_WORDS = frozenset({"code", "status", "success", "error"})
+"""Of these, texts are harmless only where they are a word."""
+_TOLD_HEADERS = ("Content-Type", "Retry-After")
 _MOST_FIELDS = 30
 _MOST_DEPTH = 8
+_LEAST_TO_HIDE = 8
+_MOST_TO_HIDE = 64 << 10
+"""Of an answer's texts, in characters."""
+_ORDINARY_PATH = re.compile(r"[\w.:@$ -]{1,80}", re.ASCII)
+_WORD = re.compile(r"[A-Za-z_.:-]{1,40}", re.ASCII)
 _JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
@@ -70,24 +79,32 @@ def leaves(document: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str,
         yield from leaves(value, f"{path}.{name}" if path else str(name), depth + 1)
 
 
-def document_of(step: Step) -> Any:
-    """The last answer's body as it is read; None where it is nothing of that kind."""
+def fields_of(step: Step, mask: Mask) -> list[tuple[str, Any]]:
+    """The fields of the last answer whose names may be repeated, with their paths."""
     answer = last_answer(step)
-    return parse(answer, step.source.credential.reading) if answer else None
+    found = leaves(parse(answer, step.source.credential.reading)) if answer else ()
+    return [(path, value) for path, value in found if _ORDINARY_PATH.fullmatch(path) and mask.is_clean(path)]
 
 
 def last_answer(step: Step) -> Answer | None:
     return step.exchanges[-1].answer if step.exchanges else None
 
 
-def descriptions(document: Any) -> list[str]:
-    """What an answer says in words of its own."""
-    found = [
-        value
-        for path, value in leaves(document)
-        if isinstance(value, str) and not {part.lower() for part in path.split(".")}.isdisjoint(_DESCRIPTIONS)
-    ]
+def descriptions(answer: Answer, reading: Reading) -> list[str]:
+    """What an answer says in words of its own; a page for people says nothing."""
+    document = parse(answer, reading)
+    if document is None and answer.status >= 400 and not is_html(answer):
+        text = answer.body.decode("utf-8", "replace").strip()
+        return [text] if " " in text else []
+    found = [value for path, value in leaves(document) if isinstance(value, str) and _is_description(path, value)]
     return [text for text in found if text not in KNOWN_CODES]
+
+
+def _is_description(path: str, text: str) -> bool:
+    """A sentence, or a word where one is to be expected; anything else may be a token."""
+    if " " in text:
+        return not {part.lower() for part in path.split(".")}.isdisjoint(_DESCRIPTIONS)
+    return _last(path) in _DESCRIPTIONS and _WORD.fullmatch(text) is not None
 
 
 def texts_to_hide(step: Step) -> Iterator[str]:
@@ -100,13 +117,19 @@ def texts_to_hide(step: Step) -> Iterator[str]:
             if _last(path) not in HARMLESS_PARAMETERS and isinstance(value, str):
                 yield value
         if exchange.answer is not None:
-            document = parse(exchange.answer, step.source.credential.reading)
-            told = set(descriptions(document))
-            for path, value in leaves(document):
-                if isinstance(value, str) and value not in told and _last(path) not in _HARMLESS_FIELDS:
-                    yield value if len(value) >= 8 else ""  # noqa: PLR2004
+            yield from _answered(exchange.answer, step.source.credential.reading)
     if step.issued is not None:
         yield from filter(None, (step.issued.token, step.issued.refresh_token))
+
+
+def _answered(answer: Answer, reading: Reading) -> Iterator[str]:
+    """The texts of an answer that may be secret, as far as they are not too many."""
+    told, room = set(descriptions(answer, reading)), _MOST_TO_HIDE
+    for path, value in leaves(parse(answer, reading)):
+        if isinstance(value, str) and value not in told and _last(path) not in _HARMLESS_FIELDS:
+            room -= len(value)
+            if len(value) >= _LEAST_TO_HIDE and room >= 0:
+                yield value
 
 
 # ── how it is shown ──────────────────────────────────────────────────────────────────────────────────────────
@@ -119,7 +142,8 @@ def rows(step: Step, exchange: Exchange, masks: Masks) -> Iterator[Row]:
     request, mask = exchange.request, masks.values
     url, _, _ = request.url.partition("?")
     # What was filled into the path may be secret: then the URL stands as in the config.
-    yield "request", f"{request.method} {url if mask.is_clean(url) else step.source.token_url}"
+    is_other = url != step.source.token_url and mask.is_clean(url)
+    yield "request", f"{request.method} {url if is_other else 'to the token URL'}"
     label, asked = parameters(request)
     yield from _block("headers", _header_lines(request, endpoint, mask))
     if label == "body" and not asked:
@@ -143,7 +167,7 @@ def _header_lines(request: TokenRequest, endpoint: TokenEndpoint, mask: Mask) ->
         if name.lower() in _HARMLESS_HEADERS:
             yield f"{name}: {mask.hide(value)}"
         elif name == "Authorization" and endpoint.client.auth == "client_secret_basic":
-            yield f"{name}: Basic {HIDDEN} (client_id:client_secret, basic_encoding: {endpoint.client.basic_encoding})"
+            yield f"{name}: Basic {HIDDEN} (basic_encoding: {endpoint.client.basic_encoding})"
         elif name.lower() == "authorization" and rest and scheme in {"Basic", "Bearer"}:
             yield f"{name}: {scheme} {HIDDEN}"
         else:
@@ -151,13 +175,7 @@ def _header_lines(request: TokenRequest, endpoint: TokenEndpoint, mask: Mask) ->
 
 
 def _parameter(path: str, value: Any, mask: Mask) -> str:
-    if _last(path) in HARMLESS_PARAMETERS and mask.is_clean(str(value)):
-        return str(value)
-    return _hidden(value)
-
-
-def _hidden(value: Any) -> str:
-    return f"{HIDDEN} ({len(value)} characters)" if isinstance(value, str) else HIDDEN
+    return str(value) if _last(path) in HARMLESS_PARAMETERS and mask.is_clean(str(value)) else HIDDEN
 
 
 def _last(path: str) -> str:
@@ -166,9 +184,7 @@ def _last(path: str) -> str:
     return names[-1] if names else ""
 
 
-def _jwts(
-    request: TokenRequest, asked: list[tuple[str, Any]], endpoint: TokenEndpoint
-) -> Iterator[tuple[str, str]]:
+def _jwts(request: TokenRequest, asked: list[tuple[str, Any]], endpoint: TokenEndpoint) -> Iterator[tuple[str, str]]:
     """The assertions in a request; a JWT that is somebody's token is none."""
     if endpoint.client.assertion is None and endpoint.assertion is None:
         return
@@ -176,16 +192,20 @@ def _jwts(
     headers = [("assertion", value.partition(" ")[2] or value) for value in request.headers.values()]
     for path, value in [*asked, *headers]:
         is_own = _last(path) in {"assertion", "client_assertion"} or endpoint.assertion is not None
-        if isinstance(value, str) and is_own and value not in seen and _last(path) != "subject_token":
-            if _JWT.fullmatch(value) and claims(value) is not None:
-                seen.add(value)
-                yield "client JWT" if _last(path) == "client_assertion" else "assertion", value
+        is_jwt = isinstance(value, str) and _JWT.fullmatch(value) is not None and claims(value) is not None
+        if is_jwt and is_own and value not in seen and _last(path) != "subject_token":
+            seen.add(value)
+            yield "client JWT" if _last(path) == "client_assertion" else "assertion", value
 
 
 def _taken_apart(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     import jwt
 
-    return jwt.get_unverified_header(token), claims(token) or {}
+    try:
+        header = jwt.get_unverified_header(token)
+    except jwt.PyJWTError:  # a kid that is no text, or the like
+        header = {}
+    return header, claims(token) or {}
 
 
 def jwt_header(token: str) -> Mapping[str, Any]:
@@ -214,17 +234,21 @@ def _answer_rows(step: Step, exchange: Exchange, masks: Masks) -> Iterator[Row]:
     if "WWW-Authenticate" in answer.headers:
         told.append(f"WWW-Authenticate: {mask.hide(answer.headers['WWW-Authenticate'].partition(' ')[0])}")
     if "Location" in answer.headers:
-        told.append(f"Location: {mask.hide(answer.headers['Location'].partition('?')[0])}")
+        told.append(f"Location: {mask.hide(re.split('[?#]', answer.headers['Location'])[0])}")
     yield from _block("", told)
     document = parse(answer, reading)
+    told = descriptions(answer, reading) if step.failure else []
     if document is None:
         yield "body", _kind_of(answer)
-        return
-    fields = list(leaves(document))
-    lines = [f"{mask.hide(path) or 'it'}: {_field(path, value, reading, mask)}" for path, value in fields]
-    more = [f"and {len(lines) - _MOST_FIELDS} more"] if len(lines) > _MOST_FIELDS else []
-    yield from _block("fields", [*lines[:_MOST_FIELDS], *more])
-    for text in descriptions(document)[:3]:
+    else:
+        fields = list(leaves(document))
+        lines = [
+            f"{mask.hide(path) or 'it'}: {'see below' if value in told else _field(path, value, reading, mask)}"
+            for path, value in fields
+        ]
+        more = [f"and {len(lines) - _MOST_FIELDS} more"] if len(lines) > _MOST_FIELDS else []
+        yield from _block("fields", [*lines[:_MOST_FIELDS], *more])
+    for text in told[:3]:
         yield "it says", masks.words.hide(text)
 
 
@@ -232,11 +256,11 @@ def _field(path: str, value: Any, reading: Reading, mask: Mask) -> str:
     place = ".".join(reading.token) if isinstance(reading.token, tuple) else None
     expiry = ".".join(reading.expires.path) if reading.expires else None
     is_harmless = _last(path) in _HARMLESS_FIELDS or path == expiry or isinstance(value, bool) or value is None
-    if _last(path) == "error" and value not in KNOWN_CODES:
+    if _last(path) in _WORDS and isinstance(value, str) and not _WORD.fullmatch(value):
         is_harmless = False
     if is_harmless and path != place:
         return mask.hide(str(value)) if isinstance(value, str) else json.dumps(value)
-    return _hidden(value)
+    return f"{HIDDEN} ({len(value)} characters)" if isinstance(value, str) else HIDDEN
 
 
 def _kind_of(answer: Answer) -> str:
@@ -244,7 +268,7 @@ def _kind_of(answer: Answer) -> str:
         return "empty"
     if is_html(answer):
         return f"HTML, {len(answer.body)} bytes" + (", with a form to log in" if has_login(answer) else "")
-    return f"no JSON: {len(answer.body)} bytes, not shown"
+    return f"no JSON, {len(answer.body)} bytes"
 
 
 def is_html(answer: Answer) -> bool:

@@ -1,6 +1,7 @@
 """The whole report, 80 columns wide: each step, and after a failure its likely causes."""
 
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -10,17 +11,19 @@ from ..egress import EgressProxy
 from ..secret import Secret, SecretUnreadableError
 from ..tokens import schedule
 from ..tokens.answer import Issued
-from ..tokens.credential import Command, Credential, GivenToken, OwnJwt, TokenEndpoint
+from ..tokens.credential import Assertion, Command, GivenToken, OwnJwt, TokenEndpoint
 from ..tokens.lifetime import claims
 from ..tokens.recipe import secrets_in
 from ..tokens.token import fingerprint
-from .causes import Suggestion, likely_causes
-from .exchange import HARMLESS_PARAMETERS, Row, jwt_header, rows, texts_to_hide
+from .causes import likely_causes
+from .causes.evidence import Suggestion
+from .exchange import HARMLESS_PARAMETERS, Row, fields_of, jwt_header, rows, texts_to_hide
 from .masking import HIDDEN, Mask, Masks
 from .steps import Step
 
 WIDTH: Final = 80
 _LABEL = 14
+_EXPIRY = re.compile(r"expir|valid|until|ttl|life", re.IGNORECASE)
 _SKEW_WORTH_TELLING = 2.0
 
 
@@ -33,7 +36,7 @@ def whole(steps: list[Step], egress: EgressProxy | None) -> str:
         sections.append("\n".join(_laid_out([("credential", name), *_rows(step, masks)])))
     last = steps[-1]
     if last.failure is not None:
-        sections += [_suggested(suggestion) for suggestion in likely_causes(last, egress)]
+        sections += [_suggested(suggestion) for suggestion in likely_causes(last, egress, masks.values)]
     return "\n\n".join(sections)
 
 
@@ -45,6 +48,9 @@ def _masks(steps: list[Step]) -> Masks:
         if isinstance(source, TokenEndpoint):
             shown = [source.params[name] for name in HARMLESS_PARAMETERS & source.params.keys()]
             harmless = list(secrets_in([source.client.id, source.scope, *shown]))
+            for signed in (source.client.assertion, source.assertion):
+                if isinstance(signed, Assertion):
+                    harmless += secrets_in([signed.issuer, signed.subject, signed.audience, signed.key_id])
             ids += _revealed(secrets_in(source.client.id))
         hidden += _revealed(one for one in secrets_in(source) if not any(one is known for known in harmless))
     return Masks(Mask(hidden), Mask([*hidden, *ids]))
@@ -61,7 +67,7 @@ def _rows(step: Step, masks: Masks) -> Iterator[Row]:
     for exchange in step.exchanges:
         yield from rows(step, exchange, masks)
     if step.issued is not None:
-        yield from _token_rows(step.source.credential, step.issued)
+        yield from _token_rows(step, step.issued, masks.values)
     if step.failure is not None:
         yield "no token", str(step.failure)
         if step.failure.clock_skew is not None:
@@ -84,10 +90,10 @@ def _origin_rows(step: Step) -> Iterator[Row]:
             yield "ran", f"{command.argv[0]}{told} in {command.folder}, {step.seconds:.2f} s"
 
 
-def _token_rows(credential: Credential, issued: Issued) -> Iterator[Row]:
-    known = claims(issued.token)
+def _token_rows(step: Step, issued: Issued, mask: Mask) -> Iterator[Row]:
+    credential, known = step.source.credential, claims(issued.token)
     yield "token", f"{fingerprint(issued.token)} (the start of its SHA-256), {len(issued.token)} characters"
-    yield from _life_rows(credential, issued)
+    yield from _life_rows(step, issued, mask)
     if issued.refresh_token:
         ends = "no told end" if issued.refresh_lifetime is None else f"{issued.refresh_lifetime:.0f} s"
         yield "refresh token", ends
@@ -99,18 +105,23 @@ def _token_rows(credential: Credential, issued: Issued) -> Iterator[Row]:
     yield "claims", json.dumps(known, indent=2) if known is not None else "none: the token is no JWT"
 
 
-def _life_rows(credential: Credential, issued: Issued) -> Iterator[Row]:
-    if isinstance(credential.source, GivenToken) and issued.lifetime_from == "default":
+def _life_rows(step: Step, issued: Issued, mask: Mask) -> Iterator[Row]:
+    credential = step.source.credential
+    if isinstance(credential.source, GivenToken) and issued.lifetime >= schedule.MAX_LIFETIME:
         yield "lifetime", "until it changes: neither it nor ttl tells an end"
         return
-    hint = "; nothing tells it: write ttl" if issued.lifetime_from == "default" else ""
+    hint = ""
+    if issued.lifetime_from == "default":
+        fields = [path for path, _ in fields_of(step, mask) if _EXPIRY.search(path)][:3]
+        told = f"perhaps told by {' or '.join(fields)}: response.expires"
+        hint = f"; {told if fields else 'nothing tells it: write ttl'}"
     yield "lifetime", f"{issued.lifetime:.0f} s, from {issued.lifetime_from}{hint}"
     leads = [
         schedule.lead(issued.lifetime, credential.refresh_lead, bound, issued.refresh_in)
         for bound in (lambda _low, high: high, lambda low, _high: low)
     ]
     first, last = (f"{issued.lifetime - lead:.0f}" for lead in leads)
-    yield "refresh", f"{first} s after it was asked for" if first == last else f"{first} to {last} s after it was asked for"
+    yield "refresh", f"{first if first == last else f'{first} to {last}'} s after it was asked for"
 
 
 def _skew_rows(skew: float) -> Iterator[Row]:

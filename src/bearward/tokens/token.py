@@ -28,7 +28,7 @@ class Token:
         return f"<token {self.fingerprint}, generation {self.generation}>"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take twice as long, and a scrape makes one of each token
 class TokenStatus:
     """What an operator may know of a token. Times are Unix seconds; None: not yet."""
 

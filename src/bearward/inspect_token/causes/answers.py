@@ -7,8 +7,8 @@ from urllib.parse import urljoin, urlsplit
 from ...tokens.answer import Answer
 from ...tokens.credential import GivenToken
 from ...tokens.failure import Reason
-from ...tokens.lifetime import claims, number
-from ..exchange import has_login, is_html, leaves
+from ...tokens.lifetime import at, claims, number
+from ..exchange import has_login, is_html
 from .evidence import Evidence, Suggestion
 
 _RATE = r"rate.?limit|too many (request|token|call)|throttl|quota|too frequent|try again in|slow down"
@@ -16,6 +16,8 @@ _TOKEN_NAMES = re.compile(r"token|jwt|bearer|session|ticket|credential|api_?key"
 _OTHERS = re.compile(r"refresh|id_?token|type|csrf|xsrf|expir|hint|state", re.IGNORECASE)
 _LIKE_A_TOKEN = re.compile(r"[\x21-\x7e]{16,}")
 _SKEW = 30.0
+_LEAST_EPOCH = 1e9
+"""As a moment, a number below this lies before 2001."""
 
 
 def about_answers(evidence: Evidence) -> Iterator[Suggestion]:
@@ -26,64 +28,77 @@ def about_answers(evidence: Evidence) -> Iterator[Suggestion]:
         elif evidence.reason is Reason.ALREADY_EXPIRED:
             yield from _expired(evidence)
         return
-    if _is_throttled(evidence):
-        yield from _disguised(evidence)
+    yield from _disguised(evidence)
     match evidence.reason:
         case Reason.NO_TOKEN:
             yield from _no_token(evidence, evidence.answer)
         case Reason.ALREADY_EXPIRED:
             yield from _expired(evidence)
         case Reason.THROTTLED:
-            yield Suggestion(80, "too many token requests in too short a time; each process has its own tokens.",
-                             "wait; then fewer processes, or max_token_requests where the vendor has a quota.")  # fmt: skip
+            yield Suggestion(
+                80,
+                "too many token requests in too short a time; each process has its own tokens.",
+                "wait; then fewer processes, or max_token_requests where there is a quota.",
+            )
         case Reason.SERVER_ERROR:
-            yield Suggestion(60, f"the identity provider has trouble of its own (status {evidence.status}).",
-                             "try again later; nothing here is at fault.")  # fmt: skip
+            yield Suggestion(
+                60,
+                f"the identity provider has trouble of its own (status {evidence.status}).",
+                "try again later; nothing here is at fault.",
+            )
             yield from _other_form(evidence, 45)
         case Reason.REFUSED | Reason.PASSWORD_REFUSED | Reason.SESSION_LIMIT:
             yield from _refused_page(evidence, evidence.answer)
 
 
-def _is_throttled(evidence: Evidence) -> bool:
-    return evidence.reason is not Reason.THROTTLED and evidence.is_said(_RATE)
-
-
 def _disguised(evidence: Evidence) -> Iterator[Suggestion]:
-    yield Suggestion(
-        91, f"this is throttling, told by words and not by its status ({evidence.status}).",
-        f"response.throttled: {{status: {evidence.status}, contains: WORDS OF THE ANSWER}}.",
-    )  # fmt: skip
+    if evidence.reason is not Reason.THROTTLED and (found := re.search(_RATE, evidence.says)):
+        yield Suggestion(
+            91,
+            f"this is throttling, told by words and not by its status ({evidence.status}).",
+            f'response.throttled: {{status: {evidence.status}, contains: "{found[0]}"}}.',
+        )
 
 
 def _local_or_malformed(evidence: Evidence) -> Iterator[Suggestion]:
     if evidence.endpoint is not None:
         url = urlsplit(evidence.token_url)
-        yield Suggestion(70, f"what answers at {url.netloc} is no token endpoint.", "token_url: check host, port and path.")
+        yield Suggestion(
+            70, f"what answers at {url.netloc} is no token endpoint.", "token_url: check host, port and path."
+        )
     elif isinstance(evidence.credential.source, GivenToken):
         yield Suggestion(
-            75, "what was read is not the token alone: JSON around it, spaces within, or several lines.",
+            75,
+            "what was read is not the token alone: JSON around it, spaces within, or several lines.",
             "response.token: the field that holds it, as in response.token: access_token; else put right what is read.",
-        )  # fmt: skip
+        )
     else:
         yield Suggestion(
-            75, "what was printed is in none of the known forms, or has the token in another field.",
+            75,
+            "what was printed is in none of the known forms, or has the token in another field.",
             "response.token: the field that holds it; or print an ExecCredential.",
-        )  # fmt: skip
+        )
 
 
 # ── 2xx without a token, redirects ───────────────────────────────────────────────────────────────────────────
 
 
 def _no_token(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
-    if 300 <= answer.status < 400:  # noqa: PLR2004
+    if 300 <= answer.status < 400:
         yield from _redirect(evidence, answer)
     elif is_html(answer):
         what = "a page to log in" if has_login(answer) else "a web page"
-        yield Suggestion(85, f"token_url leads to {what}, not to a token endpoint.",
-                         "token_url: take the one in the vendor's document; it rarely is the address of the site.")  # fmt: skip
+        yield Suggestion(
+            85,
+            f"token_url leads to {what}, not to a token endpoint.",
+            "token_url: take the one in the vendor's document.",
+        )
     elif not answer.body:
-        yield Suggestion(60, "token_url is another address of the vendor's, or wants another form.",
-                         "token_url, and method or send as the vendor's document says.")  # fmt: skip
+        yield Suggestion(
+            60,
+            "token_url is another address of the vendor's, or wants another form.",
+            "token_url, and method or send as the vendor's document says.",
+        )
     else:
         yield from _elsewhere(evidence, answer)
 
@@ -96,38 +111,51 @@ def _redirect(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
     elif to.path.rstrip("/") == own.path.rstrip("/") and to.netloc == own.netloc:
         yield Suggestion(88, "the path differs by the slash at its end.", f"token_url: let its path be {to.path}.")
     elif to.netloc != own.netloc:
-        yield Suggestion(75, "the token endpoint is at another host, or this leads to a page to log in.",
-                         "token_url: as the vendor's document has it; redirects are not followed.")  # fmt: skip
+        yield Suggestion(
+            75,
+            "the token endpoint is at another host, or this leads to a page to log in.",
+            "token_url: as the vendor's document has it; redirects are not followed.",
+        )
     else:
-        yield Suggestion(75, "the path is not that of the token endpoint: it leads elsewhere.",
-                         "token_url: as the vendor's document has it; redirects are not followed.")  # fmt: skip
+        yield Suggestion(
+            75,
+            "the path is not that of the token endpoint: it leads elsewhere.",
+            "token_url: as the vendor's document has it; redirects are not followed.",
+        )
 
 
 def _elsewhere(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
-    names = [path for path, value in leaves(evidence.document) if _is_token(path, value)]
-    named = sorted(names, key=lambda path: (bool(_OTHERS.search(path)), "access" not in path.lower(), len(path)))
-    found = [path for path in named if re.fullmatch(r"[\w.:@$ -]{1,80}", path)][:3]
+    names = [path for path, value in evidence.fields if _is_token(path, value)]
+    found = sorted(names, key=lambda path: (bool(_OTHERS.search(path)), "access" not in path.lower(), len(path)))[:3]
     if found:
         more = f" (or {', '.join(found[1:])})" if found[1:] else ""
         yield Suggestion(88, f"the token stands in the field {found[0]}{more}.", f"response.token: {found[0]}")
-    header = next((name for name in answer.headers if _TOKEN_NAMES.search(name) or name == "Authorization"), None)
-    if header and not _OTHERS.search(header):
-        yield Suggestion(80, f"the token stands in the header {header}.", f"response.token: {{header: {header}}}")
+    for name in answer.headers:
+        if _names_token(name) or name == "Authorization":
+            yield Suggestion(80, f"the token stands in the header {name}.", f"response.token: {{header: {name}}}")
     cookies = answer.headers.getall("Set-Cookie", []) if hasattr(answer.headers, "getall") else []
     for name in [cookie.partition("=")[0].strip() for cookie in cookies]:
-        if _TOKEN_NAMES.search(name) and not _OTHERS.search(name):
+        if _names_token(name):
             yield Suggestion(78, f"the token stands in the cookie {name}.", f"response.token: {{cookie: {name}}}")
-    text = answer.body.decode("utf-8", "replace").strip()
-    if evidence.document is None and _LIKE_A_TOKEN.fullmatch(text):
+    body, text = evidence.document, answer.body.decode("utf-8", "replace").strip()
+    if (body is None or isinstance(body, str)) and _LIKE_A_TOKEN.fullmatch(text):
         yield Suggestion(85, "the whole body is the token.", 'response.token: ""')
     if evidence.says or {"code", "error", "errors", "status"} & _top(evidence):
-        yield Suggestion(70, f"this is a refusal, told with status {answer.status}; the answer above says why.",
-                         "response.refusal: {field: code, not: [0, 200]}, so that it counts as one; then what it says.")  # fmt: skip
+        yield Suggestion(
+            70,
+            f"this is a refusal, told with status {answer.status}; the answer above says why.",
+            "do what it says; response.refusal: {field: code, not: [0, 200]} makes it count as one.",
+        )
     yield Suggestion(40, "token_url is another address of the vendor's.", "token_url: compare it with their document.")
 
 
 def _top(evidence: Evidence) -> set[str]:
     return set(evidence.document) if isinstance(evidence.document, dict) else set()
+
+
+def _names_token(name: str) -> bool:
+    is_ordinary = re.fullmatch(r"[\w-]{1,40}", name, re.ASCII) is not None
+    return is_ordinary and bool(_TOKEN_NAMES.search(name)) and not _OTHERS.search(name)
 
 
 def _is_token(path: str, value: object) -> bool:
@@ -140,27 +168,41 @@ def _is_token(path: str, value: object) -> bool:
 
 
 def _expired(evidence: Evidence) -> Iterator[Suggestion]:
-    source = evidence.failure.detail.partition(" ")[0]
+    field = evidence.failure.detail.partition(" ")[0]
     if evidence.endpoint is None:
-        yield Suggestion(85, "what was read is a token of the past: whoever renews it has stopped.",
-                         "look at what writes it; source exec or oauth2 would renew it here.")  # fmt: skip
+        yield Suggestion(
+            85,
+            "what was read is a token of the past: whoever renews it has stopped.",
+            "look at what writes it; source exec or oauth2 would renew it here.",
+        )
     off = _clock_off(evidence)
     if abs(off) > _SKEW:
-        ahead = "behind" if off > 0 else "ahead of"
-        yield Suggestion(86, f"this machine's clock is {abs(off):.0f} s {ahead} the identity provider's.",
-                         "set this machine's clock by NTP (timedatectl); or response.expires: expires_in, where there is one.")  # fmt: skip
-    yield Suggestion(70, f"{source} means something else than it is taken for: another unit, or local time.",
-                     "response.expires: {field: NAME, as: UNIT}, as the vendor's document says.")  # fmt: skip
-    if evidence.answer is not None:
-        yield Suggestion(50, "the clocks differ, and the answer has no Date to tell by how much.",
-                         "set this machine's clock by NTP (timedatectl).")  # fmt: skip
+        which = "behind" if off > 0 else "ahead of"
+        yield Suggestion(
+            86,
+            f"this machine's clock is {abs(off):.0f} s {which} the identity provider's.",
+            "set this machine's clock by NTP (timedatectl).",
+        )
+    value = number(at(evidence.document, tuple(field.split("."))))
+    unit = "seconds" if value is not None and 0 < value < _LEAST_EPOCH else "UNIT"
+    yield Suggestion(
+        88 if unit == "seconds" else 70,
+        f"{field} means something else than it is taken for: another unit, or local time.",
+        f"response.expires: {{field: {field}, as: {unit}}}; the vendor's document names the unit.",
+    )
+    if evidence.answer is not None and evidence.failure.clock_skew is None:
+        yield Suggestion(
+            50,
+            "the clocks differ, and the answer has no Date to tell by how much.",
+            "set this machine's clock by NTP (timedatectl).",
+        )
 
 
 def _clock_off(evidence: Evidence) -> float:
     """Seconds: by the answer's Date, else by when its token says that it was made."""
     if evidence.skew or evidence.answer is None:
         return evidence.skew
-    for _, value in leaves(evidence.document):
+    for _, value in evidence.fields:
         known = claims(value) if isinstance(value, str) else None
         if known and (made := number(known.get("iat"))) is not None:
             return made - evidence.answer.sent_at
@@ -171,26 +213,34 @@ def _clock_off(evidence: Evidence) -> float:
 
 
 def _refused_page(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
-    if answer.status == 404:  # noqa: PLR2004
+    if answer.status == 404:
         yield from _not_found(evidence)
-    elif answer.status == 405:  # noqa: PLR2004
+    elif answer.status == 405:
         method = evidence.endpoint.method if evidence.endpoint else "POST"
         if method == "GET":
             yield Suggestion(85, "the token endpoint takes no GET.", "method: POST")
         else:
-            yield Suggestion(80, "what is at this path takes no POST: it is not the token endpoint.",
-                             "token_url: check its path; a few vendors want method: GET.")  # fmt: skip
+            yield Suggestion(
+                80,
+                "what is at this path takes no POST: it is not the token endpoint.",
+                "token_url: check its path; a few vendors want method: GET.",
+            )
     elif answer.status in {406, 415} or evidence.is_said(r"content.?type|media type|malformed json|not valid json"):
         yield from _other_form(evidence, 86)
     elif is_html(answer):
         what = "a page to log in" if has_login(answer) else "a web page"
-        yield Suggestion(80, f"{what} answers, with status {answer.status}: a gateway before the token endpoint, or "
-                         "another address.", "token_url: check host and path; a gateway may have to let you in.")  # fmt: skip
+        yield Suggestion(
+            80,
+            f"{what} answers, with status {answer.status}: a gateway before the token endpoint, or another address.",
+            "token_url: check host and path; a gateway may have to let you in.",
+        )
 
 
 def _not_found(evidence: Evidence) -> Iterator[Suggestion]:
     if evidence.is_said("realm"):
-        yield Suggestion(95, "there is no such realm.", "the realm in token_url, or realm of the preset: check its name.")
+        yield Suggestion(
+            95, "there is no such realm.", "the realm in token_url, or realm of the preset: check its name."
+        )
     elif evidence.is_keycloak and "/auth/realms/" in evidence.token_url:
         yield Suggestion(82, "Keycloak has no /auth before its paths since version 17.", "token_url: without /auth.")
     elif evidence.is_keycloak:

@@ -2,16 +2,20 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from ...address import is_loopback
 from ...egress import EgressProxy
-from ...tokens.answer import Answer
+from ...tokens.answer import Answer, parse
 from ...tokens.credential import Assertion, Client, Credential, TokenEndpoint
 from ...tokens.failure import Reason, TokenRequestError
-from ..exchange import descriptions, document_of, last_answer
+from ..exchange import descriptions, fields_of, last_answer
+from ..masking import Mask
 from ..steps import Step
+
+FAINT: Final = 30
+"""What weighs less is said only where there is nothing else."""
 
 
 class Suggestion(NamedTuple):
@@ -31,26 +35,33 @@ class Evidence:
     failure: TokenRequestError
     answer: Answer | None
     document: Any
+    fields: list[tuple[str, Any]]
+    """All of the document, as `exchange.fields_of` tells."""
     says: str
     """What the answer says in words, in lower case; of a page for people nothing."""
     egress: EgressProxy | None
     """What the request went through."""
+    is_local: bool
+    """Whether the token endpoint is on this machine."""
     was_repeated: bool
     """Whether it was made again by the identity provider's clock."""
 
     @classmethod
-    def of(cls, step: Step, egress: EgressProxy | None) -> Self:
+    def of(cls, step: Step, egress: EgressProxy | None, mask: Mask) -> Self:
         assert step.failure is not None  # noqa: S101 - who asks has looked
-        parts, document = urlsplit(step.source.token_url), document_of(step)
-        goes_out = parts.scheme == "https" and not is_loopback(parts.hostname or "")
+        answer, reading = last_answer(step), step.source.credential.reading
+        parts = urlsplit(step.source.token_url)
+        is_local = is_loopback(parts.hostname or "")
         return cls(
             credential=step.source.credential,
             token_url=step.source.token_url,
             failure=step.failure,
-            answer=last_answer(step),
-            document=document,
-            says=" ".join(descriptions(document)).lower(),
-            egress=egress if goes_out else None,
+            answer=answer,
+            document=parse(answer, reading) if answer else None,
+            fields=fields_of(step, mask),
+            says=" ".join(descriptions(answer, reading) if answer else []).lower(),
+            egress=egress if parts.scheme == "https" and not is_local else None,
+            is_local=is_local,
             was_repeated=len(step.exchanges) > 1,
         )
 

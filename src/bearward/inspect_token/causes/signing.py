@@ -21,10 +21,17 @@ class _Fields:
     issuer: str
 
 
-_OF_CLIENT = _Fields("assertion_audience", "client_key", "client_key_id", "assertion_algorithm",
-                     "assertion_lifetime", "client_id")  # fmt: skip
-_OWN = _Fields("assertion.audience", "assertion.key", "assertion.key_id", "assertion.algorithm",
-               "assertion.lifetime", "assertion.issuer and assertion.subject")  # fmt: skip
+_OF_CLIENT = _Fields(
+    "assertion_audience", "client_key", "client_key_id", "assertion_algorithm", "assertion_lifetime", "client_id"
+)
+_OWN = _Fields(
+    "assertion.audience",
+    "assertion.key",
+    "assertion.key_id",
+    "assertion.algorithm",
+    "assertion.lifetime",
+    "assertion.issuer and assertion.subject",
+)
 
 
 def about_signing(evidence: Evidence) -> Iterator[Suggestion]:
@@ -39,8 +46,11 @@ def about_signing(evidence: Evidence) -> Iterator[Suggestion]:
     if isinstance(endpoint.assertion, Assertion):
         yield from _parts(evidence, endpoint.assertion, _OWN)
     elif endpoint.assertion is not None and endpoint.grant_type == JWT_BEARER:
-        yield Suggestion(60, "the assertion has expired, or is not meant for this identity provider.",
-                         "assertion: look at its claims above; whoever writes it must renew it.")  # fmt: skip
+        yield Suggestion(
+            60,
+            "the assertion has expired, or is not meant for this identity provider.",
+            "assertion: look at its claims above; whoever writes it must renew it.",
+        )
 
 
 def _parts(evidence: Evidence, assertion: Assertion, fields: _Fields) -> Iterator[Suggestion]:
@@ -53,15 +63,23 @@ def _parts(evidence: Evidence, assertion: Assertion, fields: _Fields) -> Iterato
     )
     is_key_said = evidence.is_said(r"\bkid\b|key.?id|jwks|matching key|find.*key|load.*key|public key|thumbprint")
     if assertion.algorithm.startswith("HS"):
-        yield Suggestion(88 if evidence.is_said("signature") else 62, "the secret that signs is not the one they have.",
-                         "client_secret: copy it anew." if fields is _OF_CLIENT else f"{fields.key}: copy it anew.")  # fmt: skip
+        yield Suggestion(
+            88 if evidence.is_said("signature") else 62,
+            "the secret that signs is not the one they have.",
+            "client_secret: copy it anew." if fields is _OF_CLIENT else f"{fields.key}: copy it anew.",
+        )
     else:
         told = "the JWT names no key" if assertion.key_id is None else "the kid of the JWT is not known there"
-        yield Suggestion(91 if is_key_said else 60 if assertion.key_id is None else 50,
-                         f"the identity provider does not find the key: {told}.",
-                         f"{fields.key_id}: the kid under which the public key is registered.")  # fmt: skip
-        yield Suggestion(88 if evidence.is_said("signature") else 48, "the key is not the one that is registered.",
-                         f"{fields.key}: the private half of what is registered there.")  # fmt: skip
+        yield Suggestion(
+            91 if is_key_said else 60 if assertion.key_id is None else 50,
+            f"the identity provider does not find the key: {told}.",
+            f"{fields.key_id}: the kid under which the public key is registered.",
+        )
+        yield Suggestion(
+            88 if evidence.is_said("signature") else 48,
+            "the key is not the one that is registered.",
+            f"{fields.key}: the private half of what is registered there.",
+        )
     yield from _clock(evidence)
     if evidence.is_said(r"lifetime|too long|too far|exceed"):
         yield Suggestion(92, "the JWT lives longer than is allowed.", f"{fields.lifetime}: a shorter one.")
@@ -74,8 +92,10 @@ def _parts(evidence: Evidence, assertion: Assertion, fields: _Fields) -> Iterato
 def _clock(evidence: Evidence) -> Iterator[Suggestion]:
     is_said = evidence.is_said(r"\b(iat|nbf|exp)\b|expired|clock|future|not yet|too old|not before")
     if is_said or abs(evidence.skew) > _SKEW:
-        told = f", by {abs(evidence.skew):.0f} s" if evidence.skew else ""
+        told = f", by {abs(evidence.skew):.0f} s" if abs(evidence.skew) > _SKEW else ""
         # Where the answer has a Date, the JWT was signed once more by it: then it was hardly the clock.
-        yield Suggestion(90 if is_said else 47 if evidence.was_repeated else 72,
-                         f"this machine's clock and the identity provider's differ{told}.",
-                         "set this machine's clock by NTP (timedatectl).")  # fmt: skip
+        yield Suggestion(
+            90 if is_said else 47 if evidence.was_repeated else 72,
+            f"this machine's clock and the identity provider's differ{told}.",
+            "set this machine's clock by NTP (timedatectl).",
+        )
