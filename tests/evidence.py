@@ -1,13 +1,20 @@
 """What the product wrote during a run of the tests, and the texts that must not be in it."""
 
 import base64
+import json
+import os
 import secrets
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
+import workers
+
+_PATIENCE = 240.0
+"""Seconds for which one worker may have tests to run while another has none."""
 _GRAM = 8
 # A shorter text is sought as a whole; one of this length holds an aligned gram wherever it begins.
 _INDEXED_FROM = 2 * _GRAM - 1
@@ -48,20 +55,44 @@ class Evidence:
 
     def __init__(self) -> None:
         self.folder: Path | None = None
+        self._of_others: list[Path] = []
+        self._is_closed = False
 
     def open_folder(self, name: str) -> Path:
         """A new subfolder for one process."""
         assert self.folder is not None, "no folder was set for this run"
+        assert not self._is_closed, "the run has been judged: what a test makes the product write now, nobody reads"
         place = self.folder / f"{len(list(self.folder.iterdir())):03}-{name}"
         place.mkdir()
         return place
 
     def files(self) -> Iterator[tuple[str, bytes]]:
-        """Name and content of everything collected."""
+        """Path and content of everything collected."""
         assert self.folder is not None, "no folder was set for this run"
-        for path in sorted(self.folder.rglob("*")):
-            if path.is_file():
-                yield str(path.relative_to(self.folder)), path.read_bytes()
+        for folder in (self.folder, *self._of_others):
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    yield str(path), path.read_bytes()
+
+    def hand_over(self, place: Path) -> None:
+        """Leave in `place` where this worker's folder is and what its secrets were."""
+        told = {"folder": self.folder and str(self.folder), "secrets": list(SECRETS)}
+        written = place / f"worker-{os.getpid()}.new"
+        written.write_text(json.dumps(told))
+        written.rename(written.with_suffix(".json"))
+
+    def take_over(self, place: Path) -> None:
+        """Add what all other workers leave in `place` when they have ended, and be the last."""
+        begun = time.monotonic()
+        while len(files := list(place.glob("worker-*.json"))) < workers.COUNT - 1:
+            assert time.monotonic() - begun < _PATIENCE, f"of {workers.COUNT - 1} other workers {len(files)} have ended"
+            time.sleep(0.05)
+        for told in (json.loads(file.read_text()) for file in files):
+            if told["folder"] is not None:  # it had a test to run
+                self._of_others.append(Path(told["folder"]))
+            for text, kind in told["secrets"]:
+                SECRETS.add(text, kind)
+        self._is_closed = True
 
 
 EVIDENCE = Evidence()

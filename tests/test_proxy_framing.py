@@ -16,11 +16,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TARGET = b"/raw/x?" + MARK
 MARKED = b"X-Mark: " + MARK
-START = b"POST " + TARGET + b" HTTP/1.1"
+START = b"POST /raw/x?MARK HTTP/1.1"
 
 
 def filled(template: bytes, proxy: RawProxy) -> bytes:
-    return template.replace(b"HOST", proxy.host)
+    """A request whose HOST and MARK are written in: those of a run are its own, and no part of a test's name."""
+    return template.replace(b"HOST", proxy.host).replace(b"MARK", MARK)
 
 
 BARE_LF = [

@@ -146,12 +146,14 @@ async def test_limits(stage: Stage) -> None:
         await begun.send(b"GET /raw/x HTTP/1.1\r\n")
         async with asyncio.timeout(SOON):
             assert_problem(await wire.read_answer(begun.reader), 408, "request_timeout")
+    await stage.applies(limits={"connections": 2})
     proxy.upstream.script = sink = Sink()
     async with proxy.bearward.connect() as one, proxy.bearward.connect() as two:
         for connection in (one, two):
             sink.began.clear()
             await connection.send(proxy.request(b"/raw/x"))
-            await sink.began.wait()
+            async with asyncio.timeout(SOON):
+                await sink.began.wait()
         assert_problem(await proxy.bearward.raw(proxy.request(b"/raw/x")), 503, "overloaded")
 
 

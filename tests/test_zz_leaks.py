@@ -43,7 +43,7 @@ def test_the_finder_bites_nothing_else() -> None:
     assert finder.find("a log", b"nothing but tee/th and 0123" * 100) == []
 
 
-def test_nothing_leaked() -> None:
+def test_nothing_leaked(whole_run: None) -> None:
     finder = LeakFinder(SECRETS)
     files = list(EVIDENCE.files())
     kinds = {kind for _, kind in SECRETS}
