@@ -117,7 +117,8 @@ async def test_a_session_that_cannot_be_refreshed_is_logged_out(folder: Path) ->
     unsupported = faults.answer(400, '{"error":"unsupported_grant_type"}', Content_Type="application/json")
     async with users(folder, {"unsupported": second_was(unsupported)}) as (_, vendors):
         (ocp,) = vendors.values()
-        await ocp.wait_for(lambda vendor: vendor.logouts and vendor.logouts[0].status)
+        await ocp.wait_for(lambda vendor: len(vendor.book.issued) == 2)
+        assert [logout.status for logout in ocp.logouts] == [204]
         assert grant_types(ocp, 3) == ["password", "refresh_token", "password"]
         assert ocp.sessions[0].ended
         assert len(ocp.live_sessions) == 1

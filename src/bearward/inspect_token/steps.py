@@ -44,18 +44,11 @@ class Listening(Fetcher):
         super().__init__(egress)
         self.exchanges: list[Exchange] = []
 
-    async def send(
-        self,
-        request: TokenRequest,
-        timeout: float,  # noqa: ASYNC109 - of one exchange
-        tls: Tls,
-        turn: Turn | None = None,
-    ) -> Answer:
+    async def send(self, request: TokenRequest, timeout: float, tls: Tls) -> Answer:  # noqa: ASYNC109 - of one exchange
         exchange, began_at = Exchange(request), clock.now()
-        if turn is not None:
-            self.exchanges.append(exchange)
+        self.exchanges.append(exchange)
         try:
-            exchange.answer = await super().send(request, timeout, tls, turn)
+            exchange.answer = await super().send(request, timeout, tls)
             return exchange.answer
         finally:
             exchange.seconds = clock.now() - began_at
@@ -95,6 +88,7 @@ class Steps:
             return None
         finally:
             step.seconds = clock.now() - began_at
+            self._fetcher.exchanges = []  # what comes later belongs to no step
         self._tokens[source] = _token(source, issued)
         return issued
 

@@ -1,7 +1,7 @@
 """The admin port: probes, metrics and status. Answers from memory; never asks an identity provider."""
 
 import time
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from aiohttp import web
@@ -101,4 +101,5 @@ def _status(state: State) -> dict[str, Any]:
 
 
 def _token(status: TokenStatus) -> dict[str, Any]:
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(status).items()}
+    values = {each.name: getattr(status, each.name) for each in fields(status)}
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}

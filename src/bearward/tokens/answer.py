@@ -206,8 +206,7 @@ def _oauth_error(status: int, document: Any, grant_type: str, refreshing: bool) 
     if named in _TRANSIENT_CODES and (status, named) != (401, "server_error"):  # ServiceNow's to a wrong secret
         return TokenRequestError(Reason.SERVER_ERROR, detail, code=named)
     if refreshing and named in _REFRESH_REFUSALS:
-        is_over = named in {"invalid_grant", "invalid_token"}
-        return TokenRequestError(Reason.REFRESH_TOKEN_REFUSED, detail, is_session_over=is_over, code=named)
+        return TokenRequestError(Reason.REFRESH_TOKEN_REFUSED, detail, code=named)
     if grant_type == "password" and not refreshing and named in {"invalid_grant", None}:
         # A refusal that says nothing may be the password's, too: accounts get locked, so the careful way.
         return TokenRequestError(Reason.PASSWORD_REFUSED, detail, code=named)

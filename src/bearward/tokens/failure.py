@@ -42,8 +42,6 @@ class TokenRequestError(Exception):
     """Whether an answer came back; sent and never answered, a refresh token may be spent."""
     refresh_token: str | None = field(default=None, repr=False)
     """What an answer without a usable token brought all the same: its session is open."""
-    is_session_over: bool = False
-    """Whether a refused refresh token is dead, and not merely useless here."""
     status: int | None = None
     """Of the answer, where there was one."""
     code: str | None = None

@@ -1,7 +1,9 @@
 """The only code that calls a token endpoint."""
 
+import contextlib
 import ssl
 import time
+from collections.abc import AsyncIterator
 from os import stat_result
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,28 +49,22 @@ class Fetcher:
             trace_configs=[traces],
         )
 
-    async def send(
-        self,
-        request: TokenRequest,
-        timeout: float,  # noqa: ASYNC109 - of one exchange
-        tls: Tls,
-        turn: Turn | None = None,
-    ) -> Answer:
-        """The answer to `request`, whatever its status. Raises `TokenRequestError` where there is none.
+    @contextlib.asynccontextmanager
+    async def passing(self, url: str, turn: Turn) -> AsyncIterator[None]:
+        """A place among those that may ask the identity provider of `url` at a time, once there is one.
 
-        With a `turn` it queues before the identity provider first, which `timeout` (seconds) does not count.
+        What is sent is made after that: an assertion must not age in a queue.
         """
-        if turn is None:
-            return await self._exchange(request, timeout, tls)
-        scheme, _, host, *_ = request.url.split("/", 3)
+        scheme, _, host, *_ = url.split("/", 3)
         turnstile = self._turnstiles.setdefault(f"{scheme}//{host}", Turnstile())
         await turnstile.enter(turn)
         try:
-            return await self._exchange(request, timeout, tls)
+            yield
         finally:
             turnstile.leave()
 
-    async def _exchange(self, request: TokenRequest, timeout: float, tls: Tls) -> Answer:  # noqa: ASYNC109
+    async def send(self, request: TokenRequest, timeout: float, tls: Tls) -> Answer:  # noqa: ASYNC109 - of one exchange
+        """The answer to `request`, whatever its status. Raises `TokenRequestError` where there is none."""
         exchange = SimpleNamespace(sent=False)
         asked_at, sent_at = clock.now(), time.time()
         try:

@@ -80,11 +80,13 @@ class Session:
                 may_be_spent = failure.sent and (not failure.answered or failure.reason in _ANSWERED_WITHOUT_TOKEN)
                 if self._refresh_token == refresh_token and (is_refused or may_be_spent):
                     self._refresh_token = None
-                    if not failure.is_session_over:
+                    # Also what is called dead, where it can be: Keycloak goes on counting the session of one used twice.
+                    if may_be_spent or self._desk.logout_url is not None:
                         self._abandon(refresh_token)
                     self._keep()
                 if not is_refused:
                     raise
+                await self._log_out_orphans()
         self._refresh_token = None
         return await self._ask(None, turn)
 
@@ -150,12 +152,12 @@ class Session:
     async def _request(self, refresh_token: str | None, chained: Chained, turn: Turn) -> Issued:
         desk, endpoint, credential = self._desk, self._endpoint, self._desk.credential
         tokens = {name: desk.bare(name, token) for name, token in chained.items()}
-        request = token_request(
-            endpoint, desk.token_url, Occasion(self._principal, tokens, time.time() + desk.skew), refresh_token
-        )
         try:
-            async with desk.counted():
-                answer = await desk.means.fetcher.send(request, credential.timeout, endpoint.tls, turn)
+            async with desk.means.fetcher.passing(desk.token_url, turn):
+                occasion = Occasion(self._principal, tokens, time.time() + desk.skew)
+                request = token_request(endpoint, desk.token_url, occasion, refresh_token)
+                async with desk.counted():
+                    answer = await desk.means.fetcher.send(request, credential.timeout, endpoint.tls)
             is_refresh = refresh_token is not None
             issued = read_answer(answer, credential.reading, grant_type=endpoint.grant_type, refreshing=is_refresh)
         except TokenRequestError as failure:
@@ -171,6 +173,8 @@ class Session:
         if desk.means.store is not None:
             self._issued = issued
             self._keep()
+            if issued.refresh_token is not None:
+                await desk.means.store.flush()  # who is killed from here on goes on with it
         return issued
 
     # ── sessions that nobody lives on ────────────────────────────────────────────────────────────────────────
