@@ -20,8 +20,8 @@ LOCK_WAIT: Final = 1.0
 Enough for one that was just killed or is at its very end, and nothing listens yet. One that still drains is not waited
 for: its tokens go on changing until its end, and nothing is read without the lock.
 """
-REST: Final = 4.0
-"""How many times the duration of a write passes until the next: writing takes a fifth of the time at most."""
+REST: Final = 19.0
+"""How many times the duration of a write passes until the next: writing takes a twentieth of the time at most."""
 LEAST_RETRY: Final = 0.25
 """What passes after a write that failed, in seconds, whatever changes or is waited for."""
 RETRY: Final = 15.0
