@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -24,6 +24,7 @@ SOON = 15.0
 TOKEN = "TOKEN"
 """Stands in an answer for a new token."""
 _OF_ANY_CLIENT = {"host", "user-agent", "content-length", "connection"}
+_LOOK = 0.1
 _TIMES = ("iat", "exp", "jti")
 
 Pairs = list[tuple[str, Any]]
@@ -182,12 +183,13 @@ class Endpoints(RawUpstream):
         return whole
 
 
-@dataclass(frozen=True)
+@dataclass
 class Stage:
     """A product before its endpoints."""
 
     endpoints: Endpoints
     bearward: Bearward
+    _firsts: dict[str, tuple[float, dict[str, dict[str, Any]]]] = field(default_factory=dict)
 
     async def call(self, name: str, **headers: str) -> Answer:
         """A call of the API; header names are written with `_` for `-`."""
@@ -211,11 +213,17 @@ class Stage:
 
     async def _first(self, event: str, name: str) -> dict[str, Any]:
         async with asyncio.timeout(SOON):
-            while True:
-                for line in await self.bearward.logs(event):
-                    if line["credential"] == name:
-                        return line
-                await asyncio.sleep(0.02)
+            while name not in (lines := await self._lines(event)):
+                await asyncio.sleep(_LOOK)
+            return lines[name]
+
+    async def _lines(self, event: str) -> dict[str, dict[str, Any]]:
+        """The first line of each credential; the log is long, and many look at it."""
+        read_at, lines = self._firsts.get(event, (0.0, {}))
+        if time.monotonic() - read_at > _LOOK:
+            lines = {line["credential"]: line for line in reversed(await self.bearward.logs(event))}
+            self._firsts[event] = time.monotonic(), lines
+        return lines
 
 
 @asynccontextmanager

@@ -150,11 +150,11 @@ async def test_an_upload_that_is_full_from_its_first_bytes(stage: Stage) -> None
         client.reset()
 
 
-async def has_read_on(stage: Stage) -> None:
+async def has_read_on(proxy: RawProxy) -> None:
     """Return when the product has looked several times at all that had come to it."""
-    async with stage.bearward.connect() as client:
+    async with proxy.bearward.connect() as client:
         for _ in range(10):
-            assert (await client.exchange(stage.proxy.request(b"*", method=b"OPTIONS"))).status < 300
+            assert (await client.exchange(proxy.request(b"*", method=b"OPTIONS"))).status < 300
 
 
 class FillAndRefuse:
@@ -192,7 +192,7 @@ async def test_a_401_to_a_client_that_is_full(stage: Stage, target: bytes) -> No
             # Each of these brought a token; that of the request is no later one.
             issued = len(stage.brief.token_requests) + len(stage.proxy.atlas.token_requests)
             await stage.bearward.logs("token refreshed", issued + 1)
-        await has_read_on(stage)
+        await has_read_on(stage.proxy)
         script.may_refuse.set()
         assert await script.went_in.get() < LARGE
         assert grown() < MEMORY
@@ -239,6 +239,6 @@ async def test_who_still_reads_an_answer_makes_no_room(stage: Stage) -> None:
                 await asyncio.sleep(0.02)
         for _ in range(CONNECTIONS + 1):
             await others.enter_async_context(stage.bearward.connect())
-        await has_read_on(stage)
+        await has_read_on(stage.proxy)
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert (await wire.read_answer(reader)).body == body

@@ -172,6 +172,7 @@ async def test_nothing_in_flight_is_lost(folder: Path) -> None:
             for connection in fresh + idle:
                 assert await connection.closed() == b""
             assert_problem(await begun[0].exchange(b"\r\n"), 503, "draining")
+            await wire.close(begun[0].writer)  # else it has two seconds to read this
         for connection in uploads:
             await connection.send(half)
         script.go_on.set()

@@ -2,29 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from configs import acceleration_credential, acronis_credential, atlas_config
+from answer_rows import NO_CLIENT, PASSWORD, Refused, Taken, refusals, taken
+from configs import Config, atlas_config
+from endpoints import SOON, TOKEN, Answering, Asked, Endpoints, Stage, granted, refused, reply
 from evidence import SECRETS, new_secret
 from harness import Answer, Bearward
 from problems import assert_problem
 from vendors import faults
-from vendors.acceleration_cloud import USER_HEADER, AccelerationCloud
-from vendors.acronis import AcronisClient, AcronisDataCenter
 from vendors.atlas import Atlas
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # Long enough for the refresh to fail, and a call to be made with the old token, on a busy machine.
-LIFETIME = 8.0
+LIFETIME = 16.0
 PATIENCE = 15.0
 
 FaultOf = Callable[[Atlas], faults.Fault]
@@ -79,11 +76,27 @@ ODD_EXPIRIES: dict[str, tuple[faults.Fault, float | None]] = {
 }
 
 
+def _dead_refresh_token(asked: Asked) -> bytes:
+    """A sign-in for a moment, whose refresh token is of no use."""
+    if asked.form["grant_type"] == "refresh_token":
+        return refused("invalid_grant")
+    return granted(expires_in=2, refresh_token=new_secret("refresh token"))
+
+
+STORIES: dict[str, tuple[Answering, Config]] = {
+    "dead-refresh-token": (_dead_refresh_token, PASSWORD),
+    "gce-same-token": (reply({"access_token": new_secret("access token"), "expires_in": 2}), {}),
+    "hangs": (lambda _: asyncio.Event().wait(), {"timeout": "500ms"}),
+}
+
+
 class Outcomes:
     """What became of each case; all cases run at once, beside each other in one process."""
 
-    def __init__(self, bearward: Bearward) -> None:
-        self.bearward = bearward
+    def __init__(self, stage: Stage, rows: Mapping[str, Taken | Refused]) -> None:
+        self.stage = stage
+        self.rows = rows
+        self.bearward = stage.bearward
         self._tasks: dict[str, asyncio.Task[Any]] = {}
 
     def start(self, name: str, case: Awaitable[Any]) -> None:
@@ -109,9 +122,14 @@ async def outcomes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ou
         for name, (fault, _) in ODD_EXPIRIES.items():
             odd[f"odd-{name}"].token_faults.fail_next(1, fault)
         folder = tmp_path_factory.mktemp("answers")
-        config = atlas_config(cold | warm | odd)
+        endpoints = await stack.enter_async_context(Endpoints())
+        rows: dict[str, Taken | Refused] = {**taken(), **refusals()}
+        config = _with_rows(atlas_config(cold | warm | odd), rows, endpoints)
         bearward = await stack.enter_async_context(Bearward(config, folder, name="answers", until="/livez"))
-        running = Outcomes(bearward)
+        running = Outcomes(Stage(endpoints, bearward), rows)
+        for name, row in rows.items():
+            if isinstance(row, Refused):
+                running.start(name, _in_vain(running.stage, name, row))
         for name, atlas in cold.items():
             running.start(name, _without_a_token(bearward, name, atlas))
         for name, atlas in warm.items():
@@ -120,6 +138,20 @@ async def outcomes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ou
             running.start(name, _with_an_odd_expiry(bearward, name, atlas))
         yield running
         await running.all()
+
+
+def _with_rows(config: Config, rows: Mapping[str, Taken | Refused], endpoints: Endpoints) -> Config:
+    """The config with the rows' credentials, which the endpoints then answer so."""
+    credentials: dict[str, Config] = {}
+    for name, row in rows.items():
+        endpoints.answers[name] = row.answer
+        response = {"response": row.response} if isinstance(row, Taken) else {}
+        credentials[name] = NO_CLIENT | row.more | response
+    for name, (answer, more) in STORIES.items():
+        endpoints.answers[name] = answer
+        credentials[name] = NO_CLIENT | more
+    own = endpoints.config(credentials)
+    return {section: config[section] | own[section] for section in ("credentials", "routes")}
 
 
 async def _without_a_token(bearward: Bearward, name: str, atlas: Atlas) -> tuple[Answer, float]:
@@ -149,8 +181,13 @@ async def _with_an_old_token(bearward: Bearward, name: str, atlas: Atlas) -> Non
 @pytest.mark.parametrize("name", BAD_ANSWERS)
 async def test_an_old_token_stays_in_use(outcomes: Outcomes, name: str) -> None:
     await outcomes.of(f"warm-{name}")
+
+
+async def test_each_failure_is_counted(outcomes: Outcomes) -> None:
+    await asyncio.gather(*(outcomes.of(f"warm-{name}") for name in BAD_ANSWERS))
     metrics = await outcomes.bearward.metrics()
-    assert metrics.total("token_refresh_failures_total", credential=f"warm-{name}") >= 1
+    for name in BAD_ANSWERS:
+        assert metrics.total("token_refresh_failures_total", credential=f"warm-{name}") >= 1
 
 
 async def _with_an_odd_expiry(bearward: Bearward, name: str, atlas: Atlas) -> float:
@@ -172,58 +209,76 @@ async def test_an_odd_expiry_makes_no_token_unusable(outcomes: Outcomes, name: s
         assert lifetime - 20 < left <= lifetime + 2
 
 
-def in_a_minute() -> str:
-    """The moment a minute from now, as HTTP writes it."""
-    return format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True)
+@pytest.mark.parametrize("name", taken())
+async def test_a_token_is_taken_as_vendors_give_it(outcomes: Outcomes, name: str) -> None:
+    row, stage = outcomes.rows[name], outcomes.stage
+    assert isinstance(row, Taken)
+    answer = await stage.call(name)
+    assert answer.summary == (200, None)
+    (call,) = stage.endpoints.calls[name]
+    token = (stage.endpoints.tokens[name] or [""])[0]
+    for header, value in row.injected.items():
+        assert call.headers[header] == value.replace(TOKEN, token)
+    assert ("authorization" in call.headers) == ("authorization" in row.injected)
+    assert len(stage.endpoints.asked[name]) == 1
+    line = await stage.refreshed(name)
+    if row.lifetime is not None:
+        seconds, source = row.lifetime
+        assert line["lifetime_from"] == source.replace("\\", "")
+        # An absolute moment was written some seconds before it was read; a clock is read in the midst of an exchange.
+        assert seconds - 60 < line["lifetime"] <= seconds + (1 if row.skew is None else SOON / 2)
+    assert row.refresh_in is None or line["refresh_in"] == row.refresh_in
+    assert row.skew is None or abs(line["clock_skew"] - row.skew) < 60
 
 
-@pytest.mark.parametrize(
-    ("retry_after", "least", "most"),
-    [(lambda: "60", 50, 61), (in_a_minute, 50, 61), (lambda: "7200", 590, 601)],
-    ids=["seconds", "date", "more than ten minutes"],
-)
-async def test_a_throttled_client_waits_as_asked_and_says_so_at_once(
-    tmp_path: Path, retry_after: Callable[[], str], least: int, most: int
-) -> None:
-    async with Atlas() as atlas:
-        atlas.token_faults.mode = faults.answer(429, Retry_After=retry_after())
-        async with Bearward(atlas_config({"atlas": atlas}), tmp_path, until="/livez") as bearward:
-            await atlas.wait_for(lambda vendor: vendor.token_requests and vendor.token_requests[0].status)
-            start = time.monotonic()
-            await bearward.get("/atlas/accountreports")
-            answer = await bearward.get("/atlas/accountreports")
-            assert time.monotonic() - start < 5, "the next attempt is due long after the 15 s of a request"
-            assert_problem(answer, 503, "token_unavailable")
-            assert least <= int(answer.headers["Retry-After"]) <= most
-    assert len(atlas.token_requests) == 1
+async def test_a_lifetime_that_nobody_told_is_warned_of(outcomes: Outcomes) -> None:
+    lines = await outcomes.bearward.logs("answer tells no lifetime; 5 minutes are assumed, set ttl")
+    warned = [line["credential"] for line in lines]
+    assert "absent" in warned
+    assert len(warned) == len(set(warned))
+    assert not {"expires_in", "absent-jwt", "absent-ttl-salesforce"} & set(warned)
 
 
-@pytest.mark.parametrize("clock_ahead", [-7200, 7200])
-async def test_an_absolute_expiry_is_read_by_the_clock_of_its_answer(tmp_path: Path, clock_ahead: int) -> None:
-    client = AcronisClient()
-    async with AcronisDataCenter(client, 3600, clock_ahead=clock_ahead) as center:
-        config = {
-            "credentials": {"acronis": acronis_credential(client)},
-            "routes": {"/eu8": {"upstream": center.url, "credential": "acronis"}},
-        }
-        async with Bearward(config, tmp_path) as bearward:
-            assert (await bearward.get("/eu8/api/2/clients/x")).status == 200
-            metrics = await bearward.metrics()
-            assert abs(metrics.total("token_expiry_timestamp_seconds") - time.time() - 3600) < 20
-            assert abs(metrics.total("idp_clock_skew_seconds") - clock_ahead) < 5
-    assert len(center.token_requests) == 1
+async def _in_vain(stage: Stage, name: str, row: Refused) -> tuple[dict[str, Any], Answer | None]:
+    """What the log says, and the answer to a call that does not wait for the next attempt."""
+    line = await stage.failed(name)
+    return line, await stage.call(name) if row.retry_in[0] > PATIENCE else None
 
 
-@pytest.mark.parametrize("status", [200, 400])
-async def test_acceleration_clouds_refusal_is_for_good_whatever_its_status(tmp_path: Path, status: int) -> None:
-    async with AccelerationCloud(refusal_status=status) as vendor:
-        wrong = new_secret("client secret")
-        config = {
-            "credentials": {"cloud": acceleration_credential(vendor, client_secret=wrong)},
-            "routes": {"/cloud": {"upstream": f"{vendor.url}/api/v1", "credential": "cloud"}},
-        }
-        async with Bearward(config, tmp_path) as bearward:
-            for _ in range(3):
-                answer = await bearward.get("/cloud/orders", headers={USER_HEADER: vendor.users[0]})
-                assert_problem(answer, 503, "credential_rejected")
-    assert len(vendor.token_requests) == 1
+@pytest.mark.parametrize("name", refusals())
+async def test_an_answer_without_a_token_is_told_from_others(outcomes: Outcomes, name: str) -> None:
+    row, endpoints = outcomes.rows[name], outcomes.stage.endpoints
+    assert isinstance(row, Refused)
+    line, answer = await outcomes.of(name)
+    assert (line["reason"], line["for_good"]) == (row.reason, row.for_good), line["detail"]
+    least, most = row.retry_in
+    assert least <= line["retry_in"] <= most
+    if answer is not None:
+        assert_problem(answer, 503, "credential_rejected" if row.for_good else "token_unavailable")
+        assert PATIENCE < int(answer.headers["Retry-After"]) <= most
+    first, *others = endpoints.asked[name]
+    assert all(asked.at - first.at > least for asked in others)
+    assert endpoints.calls[name] == []
+
+
+async def test_a_dead_refresh_token_brings_the_first_grant_at_once(outcomes: Outcomes) -> None:
+    """Within the same attempt, which has no failure to wait after."""
+    endpoints, name = outcomes.stage.endpoints, "dead-refresh-token"
+    await endpoints.until(lambda: len(endpoints.asked[name]) >= 3)
+    grants = [asked.form["grant_type"] for asked in endpoints.asked[name][:3]]
+    assert grants == ["password", "refresh_token", "password"]
+    assert name not in {line["credential"] for line in await outcomes.bearward.logs("token refresh failed")}
+
+
+async def test_the_same_token_again_is_no_fault(outcomes: Outcomes) -> None:
+    """GCE's metadata server gives the one that it has until shortly before its end."""
+    stage = outcomes.stage
+    await stage.endpoints.until(lambda: len(stage.endpoints.asked["gce-same-token"]) >= 3)
+    assert (await stage.call("gce-same-token")).summary == (200, None)
+    failures = await outcomes.bearward.logs("token refresh failed")
+    assert "gce-same-token" not in {line["credential"] for line in failures}
+
+
+async def test_an_answer_that_does_not_come_is_not_awaited(outcomes: Outcomes) -> None:
+    line = await outcomes.stage.failed("hangs")
+    assert (line["reason"], line["for_good"], line["detail"]) == ("timeout", False, "no answer within 0.5 s")

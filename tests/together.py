@@ -10,9 +10,10 @@ Scenario = Callable[[Path], Awaitable[None]]
 
 
 class Together:
-    """A decorator: each scenario becomes a test of its own, and the first of them to run starts them all.
+    """A decorator: each scenario becomes a test of its own, and the first of them to run lets all of them run.
 
-    A scenario is given a folder of its own and takes no fixtures.
+    A scenario is given a folder of its own and takes no fixtures. All have ended when the first test does: between two
+    tests the loop stands still, however long a failure's report takes, and what goes on outside of it does not.
     """
 
     def __init__(self) -> None:
@@ -23,6 +24,7 @@ class Together:
         async def test(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
             if not self._tasks:
                 self._start(request, tmp_path_factory)
+                await asyncio.wait(self._tasks.values())
             await self._tasks[scenario]
 
         test.__name__ = scenario.__name__

@@ -67,13 +67,13 @@ class Issued:
     """The identity provider's clock minus ours, in seconds; None where it does not tell."""
 
 
-def read_answer(answer: Answer, reading: Reading, *, grant_type: str, refreshing: bool) -> Issued:
+def read_answer(answer: Answer, reading: Reading, *, has_password: bool, refreshing: bool) -> Issued:
     """The token of an answer, to a refresh token's or the credential's own grant. Raises `TokenRequestError`."""
     document = parse(answer, reading)
     try:
         if not 200 <= answer.status < 300:
-            raise _error_status(answer, document, grant_type, refreshing)
-        return _issued(answer, document, reading, grant_type, refreshing)
+            raise _error_status(answer, document, has_password, refreshing)
+        return _issued(answer, document, reading, has_password, refreshing)
     except TokenRequestError as refusal:
         failure = _disguised(answer, reading.throttled) or refusal
         if failure.reason is Reason.THROTTLED and failure.retry_after is None:
@@ -125,13 +125,13 @@ def describe(document: Any) -> str:
     return "a JSON object" if isinstance(document, Mapping) else "JSON that is no object"
 
 
-def _issued(answer: Answer, document: Any, reading: Reading, grant_type: str, refreshing: bool) -> Issued:
+def _issued(answer: Answer, document: Any, reading: Reading, has_password: bool, refreshing: bool) -> Issued:
     mark = reading.refusal
     if mark and (value := at(document, mark.path)) is not None and value not in mark.accepted:
         raise TokenRequestError(Reason.REFUSED, f"the field {'.'.join(mark.path)} of the answer says no")
     token, where = _found(answer, document, reading)
     if not token and _error_code(document) is not None:
-        raise _oauth_error(answer.status, document, grant_type, refreshing)
+        raise _oauth_error(answer.status, document, has_password, refreshing)
     fields = document if isinstance(document, Mapping) else {}
     kind = fields.get("token_type")
     if isinstance(kind, str) and kind.lower() in _OTHER_TYPES and not reading.takes_any_type:
@@ -176,18 +176,18 @@ def _found(answer: Answer, document: Any, reading: Reading) -> tuple[Any, str]:
     return (values[-1] if values else None), f"the cookie {place.name}"
 
 
-def _error_status(answer: Answer, document: Any, grant_type: str, refreshing: bool) -> TokenRequestError:
+def _error_status(answer: Answer, document: Any, has_password: bool, refreshing: bool) -> TokenRequestError:
     status, wait = answer.status, retry_after(answer.headers, answer.answered_at)
     if status == 429:
         return TokenRequestError(Reason.THROTTLED, "status 429", wait)
     if 300 <= status < 400:
         return TokenRequestError(Reason.NO_TOKEN, f"status {status}: redirects are not followed")
-    if grant_type == "password" and not refreshing and _is_session_limit(status, document):
+    if has_password and not refreshing and _is_session_limit(status, document):
         return TokenRequestError(Reason.SESSION_LIMIT, f"status {status}", wait)
     if status >= 500 or status in {408, 425}:
         # 502 and 504 are a gateway's: whether the identity provider itself heard the request, it does not know.
         return TokenRequestError(Reason.SERVER_ERROR, f"status {status}", wait, answered=status not in {502, 504})
-    error = _oauth_error(status, document, grant_type, refreshing)
+    error = _oauth_error(status, document, has_password, refreshing)
     error.retry_after = wait
     return error
 
@@ -198,7 +198,7 @@ def _is_session_limit(status: int, document: Any) -> bool:
     return (status == 403 and code not in KNOWN_CODES) or (status == 500 and code == "unknown_error")
 
 
-def _oauth_error(status: int, document: Any, grant_type: str, refreshing: bool) -> TokenRequestError:
+def _oauth_error(status: int, document: Any, has_password: bool, refreshing: bool) -> TokenRequestError:
     named = code if (code := _error_code(document)) in KNOWN_CODES else None
     if status == 404 and named is None:
         return TokenRequestError(Reason.REFUSED, "status 404: the token_url leads to nothing")
@@ -207,7 +207,7 @@ def _oauth_error(status: int, document: Any, grant_type: str, refreshing: bool) 
         return TokenRequestError(Reason.SERVER_ERROR, detail, code=named)
     if refreshing and named in _REFRESH_REFUSALS:
         return TokenRequestError(Reason.REFRESH_TOKEN_REFUSED, detail, code=named)
-    if grant_type == "password" and not refreshing and named in {"invalid_grant", None}:
+    if has_password and not refreshing and named in {"invalid_grant", None}:
         # A refusal that says nothing may be the password's, too: accounts get locked, so the careful way.
         return TokenRequestError(Reason.PASSWORD_REFUSED, detail, code=named)
     return TokenRequestError(Reason.REFUSED, detail, code=named)

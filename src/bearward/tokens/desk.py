@@ -104,9 +104,10 @@ class Desk:
                 self._put_budget(self.budget, self.means.store)
 
     def count_those_of(self, last: "Desk") -> None:
-        """Counts the token requests that another credential of this name made before a reload."""
-        if self.budget and last.budget and not self.means.store:  # a store has told already
-            self.budget.restore(last.budget.counted(clock.now(), last.credential.timeout))
+        """Counts the token requests of another credential of this name, that of the config before a reload."""
+        if self.budget and last.budget:
+            last.budget.quota = self.budget.quota
+            self.budget = last.budget
 
     @property
     def _budget_key(self) -> str:

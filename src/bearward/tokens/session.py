@@ -80,7 +80,7 @@ class Session:
                 may_be_spent = failure.sent and (not failure.answered or failure.reason in _ANSWERED_WITHOUT_TOKEN)
                 if self._refresh_token == refresh_token and (is_refused or may_be_spent):
                     self._refresh_token = None
-                    # Also what is called dead, where it can be: Keycloak goes on counting the session of one used twice.
+                    # Also what is called dead: Keycloak goes on counting the session of one that was used twice.
                     if may_be_spent or self._desk.logout_url is not None:
                         self._abandon(refresh_token)
                     self._keep()
@@ -159,7 +159,9 @@ class Session:
                 async with desk.counted():
                     answer = await desk.means.fetcher.send(request, credential.timeout, endpoint.tls)
             is_refresh = refresh_token is not None
-            issued = read_answer(answer, credential.reading, grant_type=endpoint.grant_type, refreshing=is_refresh)
+            issued = read_answer(
+                answer, credential.reading, has_password=endpoint.password is not None, refreshing=is_refresh
+            )
         except TokenRequestError as failure:
             desk.skew = desk.skew if failure.clock_skew is None else failure.clock_skew
             if failure.refresh_token is not None:
@@ -184,7 +186,8 @@ class Session:
         allowed, now = self._endpoint.max_sessions, clock.now()
         self._orphans = [orphan for orphan in self._orphans if orphan.gone_at > now]
         if allowed is not None and len(self._orphans) >= allowed:
-            wait = min(orphan.gone_at for orphan in self._orphans) - now
+            # Each attempt tries to log them out first; where it cannot, they have to end by themselves.
+            wait = min(orphan.gone_at for orphan in self._orphans) - now if self._desk.logout_url is None else 0.0
             detail = f"{allowed} sessions are open, and could not be logged out"
             raise TokenRequestError(Reason.SESSION_LIMIT, detail, min(wait, schedule.RETRY_AFTER_MAX), sent=False)
 
