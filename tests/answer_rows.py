@@ -204,6 +204,10 @@ def throttled(answer: bytes, seconds: float, **mark: Any) -> Refused:
 
 UNAUTHORIZED, FORBIDDEN = "401 Unauthorized", "403 Forbidden"
 PASSWORD = {"grant_type": "password", "username": new_secret("user"), "password": new_secret("password")}
+OWN_LOGIN = PASSWORD | {
+    "grant_type": "http://auth0.com/oauth/grant-type/password-realm",
+    "params": {"username": "{username}", "password": "{password}", "realm": "employees"},
+}
 REFUSAL = {"refusal": {"field": "code", "not": [0, 200]}}
 VERTEX = refused("invalid_request", error_description="User exceeded the Rate Limit of 10 tokens/28800 seconds")
 ZOHO = reply({"error": "Access Denied", "error_description": "You have made too many requests continuously."})
@@ -231,6 +235,9 @@ def refusals() -> dict[str, Refused]:
         "wrong-password": passing(refused("invalid_grant"), "password_refused", (898, 900), **PASSWORD),
         "wrong-password-401": passing(
             refused("invalid_grant", UNAUTHORIZED), "password_refused", (898, 900), **PASSWORD
+        ),
+        "wrong-password-of-a-vendors-own-login": passing(
+            refused("invalid_grant", UNAUTHORIZED), "password_refused", (898, 900), **OWN_LOGIN
         ),
         "keycloak-session-limit": passing(
             refused("There are too many sessions", FORBIDDEN), "session_limit", **PASSWORD
