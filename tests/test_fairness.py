@@ -1,5 +1,6 @@
 """What one client costs the others: neither their time, nor memory for good. Rules 18 and 19."""
 
+import os
 import socket
 import threading
 import time
@@ -19,8 +20,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1 << 20
 MEMORY = 16 * MIB
-PATIENCE = 1.5
-"""Seconds within which another client is answered, on a busy machine."""
+PATIENCE = 0.5
+"""Seconds of the product's processor time within which another client is answered, however busy the machine is."""
 WATCHED = 1.5
 """Seconds of a flood, each of which goes on for longer."""
 NAMES, NAME_BYTES = 1000, 60_000
@@ -62,12 +63,21 @@ def flood(port: int, sent: bytes) -> Iterator[threading.Event]:
         threads = [threading.Thread(target=send), threading.Thread(target=read)]
         for thread in threads:
             thread.start()
-        yield is_over
-        client.shutdown(socket.SHUT_RDWR)
-        for thread in threads:
-            thread.join()
+        try:
+            yield is_over
+        finally:
+            client.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join()
 
 
+def spent(proxy: RawProxy) -> float:
+    """Seconds of processor time that the product has had."""
+    fields = Path(f"/proc/{proxy.bearward.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processor time is read from Linux's /proc")
 @pytest.mark.parametrize("what", ["requests", "chunks"])
 async def test_who_sends_a_flood_lets_others_have_their_turn(proxy: RawProxy, what: str) -> None:
     """Thousands of requests that are answered here, or a body in millions of chunks."""
@@ -79,9 +89,10 @@ async def test_who_sends_a_flood_lets_others_have_their_turn(proxy: RawProxy, wh
     waits = []
     with flood(proxy.bearward.port, sent) as is_over:
         until = time.monotonic() + WATCHED
-        while (began := time.monotonic()) < until:
+        while time.monotonic() < until:
+            before = spent(proxy)
             assert (await proxy.get(b"/raw/x")).status == 200
-            waits.append(time.monotonic() - began)
+            waits.append(spent(proxy) - before)
         assert max(waits) < PATIENCE
         assert not is_over.is_set()
 
