@@ -7,6 +7,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote_plus
+from xml.sax.saxutils import escape
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -292,7 +293,7 @@ def encodings(_here: str) -> dict[str, Row]:
             },
             body=(
                 "text/xml; charset=utf-8",
-                f"<login><user>{USERNAME}</user><password>{PASSWORD}</password></login>",
+                f"<login><user>{escape(USERNAME)}</user><password>{escape(PASSWORD)}</password></login>",
             ),
         ),
         "get": Row(bodyless | {"client_id": ID}, query=CC | {"client_id": ID}, line="GET /token"),

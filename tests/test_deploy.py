@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 SECRETS = "/run/secrets/bearward"
+STATE = "/var/lib/bearward"
 ALERTS = [
     rule for group in yaml.safe_load((PROMETHEUS / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
 ]
@@ -47,7 +48,7 @@ def promtool(*args: str | Path) -> str:
 
 def check(config: str, folder: Path) -> None:
     """Has `bearward check` read a config in a folder where every secret that it names exists."""
-    config = config.replace(SECRETS, str(folder))
+    config = config.replace(SECRETS, str(folder)).replace(STATE, str(folder))
     env = dict(os.environ)
     for kind, name in references(yaml.safe_load(config)):
         if kind == "env":
@@ -118,9 +119,13 @@ def test_the_sidecar() -> None:
         assert sidecar[name]["httpGet"] == {"path": path, "port": "admin"}
     assert pod["terminationGracePeriodSeconds"] > 30  # drain_timeout
 
+    assert not [mount for mount in sidecar["volumeMounts"] if "subPath" in mount]
     mounts = {mount["mountPath"]: mount["name"] for mount in sidecar["volumeMounts"]}
-    secrets = next(volume["secret"] for volume in pod["volumes"] if volume["name"] == mounts[SECRETS])
-    assert secrets["defaultMode"] == 0o440
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert config["token_store"]["path"].rpartition("/")[0] == STATE
+    assert volumes[mounts[STATE]]["emptyDir"]["medium"] == "Memory"
+    assert [mount["mountPath"] for mount in sidecar["volumeMounts"] if not mount.get("readOnly")] == [STATE]
+    assert volumes[mounts[SECRETS]]["secret"]["defaultMode"] == 0o440
     assert mounts["/etc/bearward"]
     (application,) = pod["containers"]
     assert "volumeMounts" not in application

@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +17,10 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.x509 import load_pem_x509_certificate
 
 import bearward
 from bearward import cli
@@ -96,6 +101,31 @@ async def pip_install(stage: Stage, command: Command) -> None:
         assert (target / "bearward" / "config" / "presets" / f"{preset}.yaml").exists()
 
 
+async def activate(stage: Stage, command: Command) -> None:
+    """Makes a venv, whose programs then are the first to be found; by this Python, as others may lack `ensurepip`."""
+    here = command.text.replace("python3", shlex.quote(sys.executable), 1)
+    exit_code, output = await shell(f"{here} && command -v pip python3", stage.folder, stage.env)
+    assert exit_code == 0, output
+    assert output.split() == [str(stage.folder / ".venv" / "bin" / name) for name in ("pip", "python3")]
+
+
+async def openssl(stage: Stage, command: Command) -> None:
+    """Makes what it says: a private key for its owner's eyes, or its other half."""
+    exit_code, output = await shell(command.text, stage.folder, stage.env)
+    assert exit_code == 0, output
+    (made,) = re.findall(r"-out (\S+)", command.text)
+    content = (stage.folder / made).read_bytes()
+    source = re.search(r"-(?:key|in) (\S+)", command.text)
+    if source is None:
+        assert isinstance(load_pem_private_key(content, None), RSAPrivateKey | EllipticCurvePrivateKey)
+        assert stat.S_IMODE((stage.folder / made).stat().st_mode) == 0o600
+        return
+    private = load_pem_private_key((stage.folder / source[1]).read_bytes(), None)
+    is_certificate = b"BEGIN CERTIFICATE" in content
+    public = load_pem_x509_certificate(content).public_key() if is_certificate else load_pem_public_key(content)
+    assert public == private.public_key()
+
+
 async def make(stage: Stage, command: Command) -> None:
     """`make` knows the target, and what it does is what CI does: the tests cannot run themselves."""
     assert stage.document.name == "docs/architecture.md"
@@ -132,7 +162,8 @@ async def docker_run(stage: Stage, command: Command) -> None:
     parser.add_argument("image")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     asked = parser.parse_args(shlex.split(command.text.replace("$PWD", str(folder)))[2:])
-    assert asked.stop_timeout > Limits().drain_timeout + TOKEN_TIMEOUT + session.LOGOUT_TIMEOUT
+    ending = TOKEN_TIMEOUT + session.LOGOUT_QUEUE + session.LOGOUT_TIMEOUT
+    assert asked.stop_timeout > Limits().drain_timeout + ending
     assert asked.image in next(command.text for command in stage.document.commands if "docker build" in command.text)
     root = stage.folder / "root"
     for volume in asked.volume:
@@ -189,6 +220,7 @@ async def at_the_root(stage: Stage, command: Command) -> None:
 
 
 WAYS: dict[str, Callable[[Stage, Command], Awaitable[None]]] = {
+    r"python3 -m venv .*": activate,
     r"pip install '\.\[uvloop\]'": pip_install,
     r"bearward demo": bearward_demo,
     r"bearward (check|token) .*": to_its_end,
@@ -199,6 +231,7 @@ WAYS: dict[str, Callable[[Stage, Command], Awaitable[None]]] = {
     r"kubectl create secret generic .*": kubectl_create_secret,
     r"kubectl apply -k .*": kubectl_apply,
     r"make .*": make,
+    r"openssl .*": openssl,
     r"promtool check .*": at_the_root,
 }
 

@@ -1,6 +1,7 @@
 """A user's sessions at a real Keycloak: lived on, few, ended by others, and none left behind."""
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,17 @@ async def kill(bearward: Bearward) -> None:
     await bearward.process.wait()
 
 
+async def between_refreshes(bearward: Bearward) -> None:
+    """Stands still where no refresh token is under way: who is killed in the midst of that signs in anew."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            bearward.process.send_signal(signal.SIGSTOP)
+            if '"is_under_way": true' not in (bearward.folder / "tokens").read_text():
+                return
+            bearward.process.send_signal(signal.SIGCONT)
+            await asyncio.sleep(0.01)
+
+
 @together
 async def test_crashes_use_up_the_sessions(folder: Path) -> None:
     user = await KEYCLOAK.new_user("short")
@@ -177,6 +189,7 @@ async def test_a_store_carries_the_session_over_crashes(folder: Path) -> None:
         async with Bearward(kept, folder, name="killed") as bearward:
             await assert_works(bearward, user)
             await bearward.logs("token request ended")
+            await between_refreshes(bearward)
             await kill(bearward)
     async with Bearward(kept, folder) as bearward:
         await assert_works(bearward, user)

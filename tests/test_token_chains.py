@@ -52,7 +52,7 @@ PLACES: dict[str, tuple[Config, Callable[[Asked], object], object]] = {
     "body": (
         NO_CLIENT | {"body": "<token>{token:odd}</token>", "headers": {"Content-Type": "text/xml"}},
         lambda asked: asked.body.decode(),
-        f"<token>{ODD}</token>",
+        f"<token>{ODD.replace('&', '&amp;')}</token>",
     ),
     "subject_token": (
         NO_CLIENT | {"grant_type": TOKEN_EXCHANGE, "subject_token": "{token:odd}"},

@@ -155,7 +155,8 @@ class App:
         self._end_after(unused, _close(pools))
         for source in gone:
             # The paths of configs before the last one too: what they began may have its tokens from there.
-            self._end_after([task for task, of in self._former.items() if of is source], source.close())
+            needing = [task for task, of in self._former.items() if of is source or of.is_chained_to(source)]
+            self._end_after(needing, source.close())
 
     def _end_after(self, unused: Iterable[asyncio.Task[None]], end: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(_after(unused, end), name="end of what the last config had")
@@ -235,11 +236,7 @@ def token_sources(settings: Settings, means: Means, known: Mapping[str, TokenSou
             chained = {other: source_of(other, upstream) for other in credential.chained}
             source = TokenSource(credential, upstream.origin, label, means, chained)
             last = known.get(label)
-            if last is not None and last.is_like(source):
-                source = last
-            elif last is not None:
-                source.follow(last)
-            sources[label] = source
+            sources[label] = last if last is not None and last.is_like(source) else source
         return sources[label]
 
     for route in settings.routes:

@@ -88,16 +88,21 @@ def check(config: Path) -> None:
 @config_option
 @click.option("--principal", default="", metavar="USER", help="On whose behalf, where the credential has principals.")
 @click.option("--show", is_flag=True, help="Print the token itself; its session is then not ended.")
-def token(name: str, config: Path, principal: str, show: bool) -> None:
+@click.option(
+    "--spend", is_flag=True, help="Use the refresh token of a grant_type: refresh_token, though a server may use it up."
+)
+def token(name: str, config: Path, principal: str, show: bool, spend: bool) -> None:
     """Obtain one token of the credential NAME; show how, its lifetime and claims, or why there is none.
 
-    NAME is the credential's name, or NAME@HOST:PORT where it has a token for each data center.
+    NAME is the credential's name, or NAME@HOST:PORT where it has a token for each data center. With grant_type:
+    refresh_token, also of a credential that NAME is chained to, nothing is sent without --spend: it may end the
+    session of a bearward that runs.
     """
-    from .inspect_token import UnknownTokenError, inspect_token
+    from .inspect_token import NotInspectedError, inspect_token
 
     try:
-        sys.exit(inspect_token(_settings(lambda: load(config)), name, principal, show=show))
-    except UnknownTokenError as error:
+        sys.exit(inspect_token(_settings(lambda: load(config)), name, principal, show=show, spend=spend))
+    except NotInspectedError as error:
         raise click.UsageError(str(error)) from None
 
 

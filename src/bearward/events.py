@@ -29,13 +29,14 @@ class TokenRefreshed:
 
 @dataclass(frozen=True, slots=True)
 class RefreshFailed:
-    """An attempt brought no token; the next one is made `retry_in` seconds from now."""
+    """An attempt brought no token."""
 
     credential: str
     reason: str
     detail: str
     for_good: bool
-    retry_in: float
+    retry_in: float | None
+    """Seconds until the next one; None: when somebody asks."""
     token_left: float
     """Seconds for which the token at hand can still be used; 0 where there is none."""
 

@@ -109,6 +109,6 @@ def _text_at(field: tuple[str, ...], text: str, path: Path) -> str:
         raise SecretUnreadableError(f"{path} is no JSON") from None
     for name in field:
         found = found.get(name) if isinstance(found, dict) else None
-    if not isinstance(found, str) or not found:
+    if not isinstance(found, str) or not found or any("\ud800" <= character <= "\udfff" for character in found):
         raise SecretUnreadableError(f"{path} has no text in this field")
     return found

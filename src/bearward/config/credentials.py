@@ -1,5 +1,6 @@
 """One checked section of `credentials` → a `Credential`."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path as FilePath
@@ -25,15 +26,17 @@ from ..tokens.credential import (
     ThrottleMark,
     TokenEndpoint,
 )
+from ..tokens.failure import Reason, TokenRequestError
+from ..tokens.printed import read_printed
 from ..tokens.recipe import PLACEHOLDERS
 from .agreement import check_agreement
 from .diagnostics import Path, Report, WrongError
 from .headers import check_names, framing_names
 from .keys import check_key
 from .model import AssertionSection, CredentialSection, Section, TokenPlaceSection
-from .placeholders import chained_names
+from .placeholders import chained_names, peek
 from .structures import read_repeatable, read_structures
-from .urls import check_path, split_url
+from .urls import check_path, check_query, split_url
 
 _MISSING = Secret("")
 """Stands for what is missing; that is reported by `check_agreement`."""
@@ -45,6 +48,8 @@ def build_credential(name: str, section: CredentialSection, report: Report, fold
     source = _source(section, path, report, folder)
     check_agreement(section, source, path, report)
     _check_headers(section, path, report)
+    reading = _reading(section, (*path, "response"), report)
+    _check_given(section, reading, path, report)
     inject = section.inject
     optional = {
         "refresh_lead": section.refresh.lead,
@@ -58,7 +63,7 @@ def build_credential(name: str, section: CredentialSection, report: Report, fold
         **_without_nulls(optional),
         name=name,
         source=source,
-        reading=_reading(section, (*path, "response"), report),
+        reading=reading,
         chained=chained_names(source),
     )
 
@@ -154,7 +159,9 @@ def _argv(command: list[str], path: Path, report: Report, folder: FilePath) -> t
         report.add(path, "must be a list of a program and its arguments: [PROGRAM, ARG]", at="key", unless=[path])
         return ()
     program = str(folder / command[0]) if "/" in command[0] else command[0]
-    if shutil.which(program) is None:
+    if "/" in program and os.path.isfile(program) and not os.access(program, os.X_OK):
+        report.add((*path, 0), "is not executable; chmod +x")
+    elif shutil.which(program) is None:
         text = "there is no such program" + ("" if "/" in program else " on PATH")
         report.add((*path, 0), text + "; each argument is an item of its own, and there is no shell")
     return (program, *command[1:])
@@ -177,6 +184,22 @@ def _reading(section: CredentialSection, path: Path, report: Report) -> Reading:
     if response.token is None and section.source in ("file", "static", "jwt"):
         built["token"] = ()  # what is read is the token itself
     return Reading(**_without_nulls(built), takes_any_type=section.inject.format is not None)
+
+
+def _check_given(section: CredentialSection, reading: Reading, path: Path, report: Report) -> None:
+    """Report a token that is there already and that could never be sent."""
+    text = peek(section.token)
+    if section.source != "static" or not text:
+        return
+    if text.lstrip().lower().startswith("bearer "):
+        report.add((*path, "token"), "write the token alone; inject.format adds Bearer")
+        return
+    try:
+        read_printed(text.encode(), reading, asked_at=0, wall=0, default=(60, ""))
+    except TokenRequestError as error:
+        if error.reason is Reason.NO_TOKEN:
+            unsent = "is no token that can be sent: visible ASCII without spaces, of at most 16 KiB"
+            report.add((*path, "token"), unsent, unless=[(*path, "response")])
 
 
 def _token_place(
@@ -203,13 +226,14 @@ def _check_urls(section: CredentialSection, path: Path, report: Report) -> None:
 
 
 def _check_url(url: str, is_token_url: bool) -> None:
-    authority_end = 0 if url.startswith("/") else url.find("/", len("https://"))
-    if is_token_url and authority_end >= 0:
-        url = url[:authority_end] + PLACEHOLDERS.sub("x", url[authority_end:])
-    if is_token_url and "?" in url:
-        raise WrongError(
-            "must not have a query; write it under params (with send: query where it must travel in the query)"
-        )
+    if is_token_url:
+        url, mark, query = url.partition("?")
+        path_start = 0 if url.startswith("/") else url.find("/", len("https://"))
+        if path_start >= 0:
+            url = url[:path_start] + PLACEHOLDERS.sub("x", url[path_start:])
+        elif mark:
+            raise WrongError("a URL with a query needs a path before it: https://HOST/?QUERY")
+        check_query(query)
     if url.startswith("/"):
         check_path(url)
     else:

@@ -13,6 +13,7 @@ from ..address import Address
 from ..egress import EgressProxy
 from ..proxy.routes import DEFAULT_PORTS, Upstream
 from ..secret import Secret
+from ..tokens.assertion import BACKDATED
 from ..tokens.credential import FieldPath, Quota
 from . import egress, urls
 from .diagnostics import WrongError, did_you_mean
@@ -116,6 +117,13 @@ def _duration(text: Text) -> float:
     return seconds
 
 
+def _jwt_lifetime(text: Text) -> float:
+    seconds = _duration(text)
+    if round(seconds) <= BACKDATED:
+        raise WrongError(f"must be longer than {BACKDATED}s: so far in the past is the time at which a JWT was issued")
+    return seconds
+
+
 def _count(text: Text) -> int:
     if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= 1_000_000:
         raise WrongError("must be a whole number from 1 to 1000000")
@@ -201,9 +209,23 @@ def _server_name(text: Text) -> str:
     return host.removesuffix(".")
 
 
-def _pem_file(value: object, info: ValidationInfo) -> str:
+def _path(read: Callable[[Text, Path], Any]) -> PlainValidator:
+    """A validator that hands the path of a file, and the config's folder, to `read`."""
+
+    def validate(value: object, info: ValidationInfo) -> Any:
+        try:
+            return read(_plain(value, info), _folder(info))
+        except WrongError:
+            found = reference(value)
+            if found and found.kind == "file":
+                raise WrongError("write the bare path; {file: PATH} stands for what is in a file") from None
+            raise
+
+    return PlainValidator(validate)
+
+
+def _pem_file(name: Text, folder: Path) -> str:
     """The absolute path of a file that can be read now."""
-    name, folder = _plain(value, info), _folder(info)
     try:
         read_file(name, folder)
     except WrongError as error:
@@ -211,17 +233,15 @@ def _pem_file(value: object, info: ValidationInfo) -> str:
     return str(folder / name)
 
 
-def _token_file(value: object, info: ValidationInfo) -> Path:
+def _token_file(name: Text, folder: Path) -> Path:
     """The absolute path of a file that can be read now."""
-    name, folder = _plain(value, info), _folder(info)
     read_file(name, folder)
     return folder / name
 
 
-def _store_file(value: object, info: ValidationInfo) -> Path:
+def _store_file(name: Text, folder: Path) -> Path:
     """The absolute path of a file that may still be missing, in a folder that is there."""
-    name = _line(_plain(value, info))
-    path = _folder(info) / name
+    path = folder / _line(name)
     if path.is_dir() or name.endswith("/"):
         raise WrongError("is a folder; write the path of a file in it")
     if not path.parent.is_dir():
@@ -280,6 +300,7 @@ def _json_scalar(value: object, info: ValidationInfo) -> Any:
 Line = Annotated[str, _typed(_line), SHOWN]
 Flag = Annotated[bool, _typed(_flag), SHOWN]
 Duration = Annotated[float, _typed(_duration), SHOWN]
+JwtLifetime = Annotated[float, _typed(_jwt_lifetime), SHOWN]
 Count = Annotated[int, _typed(_count), SHOWN]
 HeadSize = Annotated[int, _size(1 << 10, 1 << 20, "from 1KiB to 1MiB"), SHOWN]
 BodySize = Annotated[int, _size(0, 1 << 50, "no more than 1 PiB; leave it out for no limit"), SHOWN]
@@ -297,9 +318,9 @@ BaseUrl = Annotated[Upstream, _typed(urls.read_upstream), SHOWN]
 Origin = Annotated[str, _typed(_origin), SHOWN]
 HostAndPort = Annotated[tuple[str, int | None], _typed(_host), SHOWN]
 ServerName = Annotated[str, _typed(_server_name), SHOWN]
-PemFile = Annotated[str, PlainValidator(_pem_file)]
-TokenFile = Annotated[Path, PlainValidator(_token_file)]
-StoreFile = Annotated[Path, PlainValidator(_store_file), SHOWN]
+PemFile = Annotated[str, _path(_pem_file)]
+TokenFile = Annotated[Path, _path(_token_file)]
+StoreFile = Annotated[Path, _path(_store_file), SHOWN]
 Argument = Annotated[str, _typed(str)]
 Egress = Annotated[EgressProxy, PlainValidator(_egress)]
 ListeningAddress = Annotated[Address, PlainValidator(_listening), SHOWN]

@@ -59,7 +59,7 @@ def _read(tree: Tree, report: Report, folder: FilePath) -> tuple[Settings | None
     named = frozenset(credentials if isinstance(credentials, dict) else ())
     config = _validate(apply_presets(tree, report, folder), report, folder)
     settings = build_settings(config, named, report, folder)
-    return settings, find_warnings(config, settings.credentials)
+    return settings, find_warnings(config, settings.credentials, folder)
 
 
 def _validate(tree: dict[str, Tree], report: Report, folder: FilePath) -> Config:

@@ -111,7 +111,7 @@ class AssertionSection(Section):
     issuer: fields.ShownSecret | None = None
     subject: fields.ShownSecret | None = None
     audience: fields.ShownSecret | None = None
-    lifetime: fields.Duration | None = None
+    lifetime: fields.JwtLifetime | None = None
     claims: dict[str, Any] = {}
     key: fields.SecretText
     key_id: fields.ShownSecret | None = None
@@ -140,7 +140,7 @@ class CredentialSection(Section):
     client_certificate: fields.SecretText | None = None
     assertion_algorithm: Annotated[Algorithm, one_of(Algorithm), SHOWN] | None = None
     assertion_audience: fields.ShownSecret | None = None
-    assertion_lifetime: fields.Duration | None = None
+    assertion_lifetime: fields.JwtLifetime | None = None
     assertion: Annotated[AssertionSection | Secret | None, TextOr(AssertionSection, fields.secret)] = None
     subject_token: fields.SecretText | None = None
     subject_token_type: fields.Line | None = None

@@ -103,15 +103,20 @@ def _parameters(preset: Preset, given: dict[str, Tree], path: Path, report: Repo
 
 
 def _fill(tree: Any, values: Mapping[str, str]) -> Any:
-    """`{parameter}` replaced in every text; other placeholders stay."""
+    """`{parameter}` replaced in every text; other placeholders stay. Before a slash, a value needs none at its end."""
     if isinstance(tree, dict):
         return {key: _fill(value, values) for key, value in tree.items()}
     if isinstance(tree, list):
         return [_fill(value, values) for value in tree]
     if isinstance(tree, Text):
-        filled = _PARAMETER.sub(lambda found: values.get(found[1], found[0]), tree)
+        filled = _PARAMETER.sub(lambda found: _value(found, values), tree)
         return Text(filled, is_plain=tree.is_plain)
     return tree
+
+
+def _value(found: re.Match[str], values: Mapping[str, str]) -> str:
+    value = values.get(found[1], found[0])
+    return value.rstrip("/") if found.string.startswith("/", found.end()) else value
 
 
 def _merge(brought: dict[str, Tree], own: dict[str, Tree], merged: Mapping[str, Any] = _MERGED) -> dict[str, Tree]:

@@ -56,6 +56,14 @@ def check_path(path: str) -> None:
     _check_segments(segments, _ESCAPE.sub("", path))
 
 
+def check_query(query: str) -> None:
+    """The query of a token URL, which is sent as written but for its placeholders."""
+    if "#" in query:
+        raise WrongError("a URL must not have a fragment here; remove it (# is %23)")
+    if not query.isascii() or not query.isprintable() or " " in query:
+        raise WrongError("a query may hold only visible ASCII characters; write others in their %-form (a space is %20)")
+
+
 def check_prefix(prefix: str) -> None:
     """The prefix of a route, `{data_center}` replaced."""
     if not prefix.startswith("/"):

@@ -1,22 +1,28 @@
 """What is no fault of a config but should be known."""
 
+import os.path
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
 
 from ..secret import Secret
 from ..tokens.credential import Assertion, Credential, OwnJwt, Source, TokenEndpoint
+from ..tokens.recipe import PLACEHOLDERS
 from .diagnostics import Path, Problem
 from .headers import comes_unasked
 from .keys import digest_bytes, is_short
 from .model import Config, CredentialSection
-from .placeholders import peek, standing_in
+from .placeholders import FIELDS, peek, standing_in
 
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~-")
 _LITERALS = ("client_id", "client_secret", "username", "password", "refresh_token", "token", "subject_token")
+_UNFILLED = ("client_id", "client_secret", "username", "password", "scope")
+_LOST = "a rotated refresh token is lost with the process; add token_store: {path: FILE}"
+_LEFT_OPEN = "sessions stay open after a stop; add logout_url, where the vendor has one"
 
 
-def find_warnings(config: Config, credentials: Mapping[str, Credential]) -> list[Problem]:
-    """What is no fault but should be known."""
+def find_warnings(config: Config, credentials: Mapping[str, Credential], folder: FilePath) -> list[Problem]:
+    """What is no fault but should be known. Relative paths start at `folder`."""
     used = {route.credential for route in config.routes.values()}
     used |= {name for credential in credentials.values() for name in credential.chained}
     unused = [
@@ -35,10 +41,15 @@ def find_warnings(config: Config, credentials: Mapping[str, Credential]) -> list
         if _basic_encoding_matters(config.credentials[name], credential.source)
     ]
     as_written = [
-        Problem(("credentials", name, field), "is sent as it stands here; a variable is written {env: NAME}")
+        Problem(("credentials", name, field), text)
         for name, section in config.credentials.items()
-        for field in _LITERALS
-        if _looks_like_reference(getattr(section, field))
+        for field, text in _sent_as_written(section, folder)
+    ]
+    sessions = [
+        Problem(("credentials", name, "grant_type"), text)
+        for name, credential in credentials.items()
+        if isinstance(credential.source, TokenEndpoint)
+        for text in _about_sessions(credential.source, is_kept=config.token_store is not None)
     ]
     short = [
         Problem(
@@ -59,7 +70,7 @@ def find_warnings(config: Config, credentials: Mapping[str, Credential]) -> list
         for name in [config.require_header]
         if name and comes_unasked(name)
     ]
-    return unused + differing + as_written + short + stars + unasked
+    return unused + differing + as_written + sessions + short + stars + unasked
 
 
 def _basic_encoding_matters(section: CredentialSection, source: Source) -> bool:
@@ -70,9 +81,31 @@ def _basic_encoding_matters(section: CredentialSection, source: Source) -> bool:
     return is_sent and not set(peek(source.client.id) + peek(source.client.secret)) <= _UNRESERVED
 
 
-def _looks_like_reference(secret: Secret | None) -> bool:
-    """Whether a literal is most likely meant as the name of something, in another language's way."""
-    return re.match(r"\$\{?\w+\}?$|(env|file):", peek(secret)) is not None
+def _sent_as_written(section: CredentialSection, folder: FilePath) -> Iterator[tuple[str, str]]:
+    """The fields whose text is most likely not what is meant, and why."""
+    for field in _LITERALS:
+        text, literal = peek(getattr(section, field)), _literal(getattr(section, field))
+        if re.match(r"\$\{?\w+\}?$|(env|file):", text):
+            yield field, "is sent as it stands here; a variable is written {env: NAME}"
+        elif literal and os.path.isfile(folder / literal):
+            yield field, "is sent as it stands here; the content of a file is written {file: PATH}"
+        elif text != text.strip().strip("\ufeff"):
+            yield field, "has blanks, a line break or a byte order mark around it, which are sent as well; remove them"
+    for field in _UNFILLED:
+        if PLACEHOLDERS.search(_literal(getattr(section, field))):
+            yield field, f"is sent as it stands here; placeholders are filled only in {', '.join(FIELDS)}"
+
+
+def _literal(secret: Secret | None) -> str:
+    """The text where it stands in the config itself, else nothing."""
+    return "" if secret is None or secret.is_file or secret.origin != Secret("").origin else peek(secret)
+
+
+def _about_sessions(endpoint: TokenEndpoint, *, is_kept: bool) -> Iterator[str]:
+    if endpoint.grant_type == "refresh_token" and not is_kept:
+        yield _LOST
+    if endpoint.grant_type == "password" and endpoint.logout_url is None:
+        yield _LEFT_OPEN
 
 
 def _signed(source: Source) -> Iterator[tuple[Path, Assertion]]:

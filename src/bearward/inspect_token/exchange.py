@@ -23,8 +23,8 @@ HARMLESS_PARAMETERS: Final = frozenset({
     "grant_type", "scope", "audience", "resource", "client_id", "client_assertion_type", "subject_token_type",
     "requested_token_type",
 })  # fmt: skip
-_HARMLESS_HEADERS = frozenset({"accept", "content-type", "metadata", "metadata-flavor", "user-agent"})
-_HARMLESS_FIELDS = frozenset({
+HARMLESS_HEADERS: Final = frozenset({"accept", "content-type", "metadata", "metadata-flavor", "user-agent"})
+HARMLESS_FIELDS: Final = frozenset({
     "token_type", "scope", "issued_token_type", "not-before-policy", "code", "status", "success", "error",
     "expires_in", "expires_on", "expires_at", "expires", "expirestime", "expiretime", "expiration", "refresh_in",
     "refresh_expires_in", "ext_expires_in",
@@ -33,6 +33,10 @@ _DESCRIPTIONS = frozenset({
     "error_description", "error_message", "errormessage", "errordescription", "message", "msg", "detail", "title",
     "error_title", "reason", "description", "errors", "error",
 })  # fmt: skip
+_PARAMETERS = HARMLESS_PARAMETERS | {
+    "assertion", "client_assertion", "client_secret", "password", "refresh_token", "subject_token", "username",
+}  # fmt: skip
+"""Names that are no secret, whatever a secret may look like."""
 _HARMLESS_CLAIMS = frozenset({
     "iss", "sub", "aud", "iat", "nbf", "exp", "jti", "scope", "alg", "kid", "typ", "x5t#S256",
 })  # fmt: skip
@@ -41,9 +45,6 @@ _WORDS = frozenset({"code", "status", "success", "error"})
 _TOLD_HEADERS = ("Content-Type", "Retry-After")
 _MOST_FIELDS = 30
 _MOST_DEPTH = 8
-_LEAST_TO_HIDE = 8
-_MOST_TO_HIDE = 64 << 10
-"""Of an answer's texts, in characters."""
 _ORDINARY_PATH = re.compile(r"[\w.:@$ -]{1,80}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z_.:-]{1,40}", re.ASCII)
 _JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
@@ -104,35 +105,16 @@ def _is_description(path: str, text: str) -> bool:
     """A sentence, or a word where one is to be expected; anything else may be a token."""
     if " " in text:
         return not {part.lower() for part in path.split(".")}.isdisjoint(_DESCRIPTIONS)
-    return _last(path) in _DESCRIPTIONS and _WORD.fullmatch(text) is not None
-
-
-def texts_to_hide(step: Step) -> Iterator[str]:
-    """What was sent and what came that is not harmless."""
-    for exchange in step.exchanges:
-        for name, value in exchange.request.headers.items():
-            if name.lower() not in _HARMLESS_HEADERS:
-                yield from (value, value.partition(" ")[2])
-        for path, value in parameters(exchange.request)[1]:
-            if _last(path) not in HARMLESS_PARAMETERS and isinstance(value, str):
-                yield value
-        if exchange.answer is not None:
-            yield from _answered(exchange.answer, step.source.credential.reading)
-    if step.issued is not None:
-        yield from filter(None, (step.issued.token, step.issued.refresh_token))
-
-
-def _answered(answer: Answer, reading: Reading) -> Iterator[str]:
-    """The texts of an answer that may be secret, as far as they are not too many."""
-    told, room = set(descriptions(answer, reading)), _MOST_TO_HIDE
-    for path, value in leaves(parse(answer, reading)):
-        if isinstance(value, str) and value not in told and _last(path) not in _HARMLESS_FIELDS:
-            room -= len(value)
-            if len(value) >= _LEAST_TO_HIDE and room >= 0:
-                yield value
+    return last_name(path) in _DESCRIPTIONS and _WORD.fullmatch(text) is not None
 
 
 # ── how it is shown ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shown_url(url: str) -> str:
+    """Without its query, which may be secret."""
+    bare, mark, _ = url.partition("?")
+    return f"{bare}?{HIDDEN}" if mark else bare
 
 
 def rows(step: Step, exchange: Exchange, masks: Masks) -> Iterator[Row]:
@@ -140,15 +122,16 @@ def rows(step: Step, exchange: Exchange, masks: Masks) -> Iterator[Row]:
     endpoint = step.source.credential.source
     assert isinstance(endpoint, TokenEndpoint)  # noqa: S101 - others have no exchanges
     request, mask = exchange.request, masks.values
-    url, _, _ = request.url.partition("?")
+    url = shown_url(request.url)
+    bare, _, _ = url.partition("?")
     # What was filled into the path may be secret: then the URL stands as in the config.
-    is_other = url != step.source.token_url and mask.is_clean(url)
+    is_other = bare != step.source.token_url.partition("?")[0] and mask.is_clean(bare)
     yield "request", f"{request.method} {url if is_other else 'to the token URL'}"
     label, asked = parameters(request)
     yield from _block("headers", _header_lines(request, endpoint, mask))
     if label == "body" and not asked:
         yield "body", f"{HIDDEN} ({len(request.body)} bytes)"
-    yield from _block(label, [f"{mask.hide(path)}: {_parameter(path, value, mask)}" for path, value in asked])
+    yield from _block(label, [_parameter(path, value, mask) for path, value in asked])
     for name, token in _jwts(request, asked, endpoint):
         header, inner = _taken_apart(token)
         yield from _block(name, [f"header {_shown_claims(header, mask)}", f"claims {_shown_claims(inner, mask)}"])
@@ -164,7 +147,7 @@ def _block(label: str, lines: Iterable[str]) -> Iterator[Row]:
 def _header_lines(request: TokenRequest, endpoint: TokenEndpoint, mask: Mask) -> Iterator[str]:
     for name, value in request.headers.items():
         scheme, _, rest = value.partition(" ")
-        if name.lower() in _HARMLESS_HEADERS:
+        if name.lower() in HARMLESS_HEADERS:
             yield f"{name}: {mask.hide(value)}"
         elif name == "Authorization" and endpoint.client.auth == "client_secret_basic":
             yield f"{name}: Basic {HIDDEN} (basic_encoding: {endpoint.client.basic_encoding})"
@@ -175,10 +158,11 @@ def _header_lines(request: TokenRequest, endpoint: TokenEndpoint, mask: Mask) ->
 
 
 def _parameter(path: str, value: Any, mask: Mask) -> str:
-    return str(value) if _last(path) in HARMLESS_PARAMETERS and mask.is_clean(str(value)) else HIDDEN
+    is_shown = last_name(path) in HARMLESS_PARAMETERS and mask.is_clean(str(value))
+    return f"{path if path in _PARAMETERS else mask.hide(path)}: {value if is_shown else HIDDEN}"
 
 
-def _last(path: str) -> str:
+def last_name(path: str) -> str:
     """The name of a field, without the places in lists that end its path."""
     names = [part for part in path.lower().split(".") if not part.isdigit()]
     return names[-1] if names else ""
@@ -191,11 +175,11 @@ def _jwts(request: TokenRequest, asked: list[tuple[str, Any]], endpoint: TokenEn
     seen: set[str] = set()
     headers = [("assertion", value.partition(" ")[2] or value) for value in request.headers.values()]
     for path, value in [*asked, *headers]:
-        is_own = _last(path) in {"assertion", "client_assertion"} or endpoint.assertion is not None
+        is_own = last_name(path) in {"assertion", "client_assertion"} or endpoint.assertion is not None
         is_jwt = isinstance(value, str) and _JWT.fullmatch(value) is not None and claims(value) is not None
-        if is_jwt and is_own and value not in seen and _last(path) != "subject_token":
+        if is_jwt and is_own and value not in seen and last_name(path) != "subject_token":
             seen.add(value)
-            yield "client JWT" if _last(path) == "client_assertion" else "assertion", value
+            yield "client JWT" if last_name(path) == "client_assertion" else "assertion", value
 
 
 def _taken_apart(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -255,8 +239,8 @@ def _answer_rows(step: Step, exchange: Exchange, masks: Masks) -> Iterator[Row]:
 def _field(path: str, value: Any, reading: Reading, mask: Mask) -> str:
     place = ".".join(reading.token) if isinstance(reading.token, tuple) else None
     expiry = ".".join(reading.expires.path) if reading.expires else None
-    is_harmless = _last(path) in _HARMLESS_FIELDS or path == expiry or isinstance(value, bool) or value is None
-    if _last(path) in _WORDS and isinstance(value, str) and not _WORD.fullmatch(value):
+    is_harmless = last_name(path) in HARMLESS_FIELDS or path == expiry or isinstance(value, bool) or value is None
+    if last_name(path) in _WORDS and isinstance(value, str) and not _WORD.fullmatch(value):
         is_harmless = False
     if is_harmless and path != place:
         return mask.hide(str(value)) if isinstance(value, str) else json.dumps(value)
@@ -268,7 +252,7 @@ def _kind_of(answer: Answer) -> str:
         return "empty"
     if is_html(answer):
         return f"HTML, {len(answer.body)} bytes" + (", with a form to log in" if has_login(answer) else "")
-    return f"no JSON, {len(answer.body)} bytes"
+    return f"{'XML' if is_xml(answer) else 'no JSON'}, {len(answer.body)} bytes"
 
 
 def is_html(answer: Answer) -> bool:
@@ -279,3 +263,9 @@ def is_html(answer: Answer) -> bool:
 def has_login(answer: Answer) -> bool:
     """Whether it is a page for people to log in."""
     return is_html(answer) and re.search(rb"type=[\"']?password|<form", answer.body, re.IGNORECASE) is not None
+
+
+def is_xml(answer: Answer) -> bool:
+    """Whether it is XML, as of SOAP services, and no page for people."""
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return not is_html(answer) and (answer.body[:512].lstrip().startswith(b"<") or kind.endswith(("/xml", "+xml")))

@@ -3,21 +3,19 @@
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from typing import Final
 
 from ..egress import EgressProxy
-from ..secret import Secret, SecretUnreadableError
 from ..tokens import schedule
 from ..tokens.answer import Issued
-from ..tokens.credential import Assertion, Command, GivenToken, OwnJwt, TokenEndpoint
+from ..tokens.credential import Command, GivenToken, OwnJwt, TokenEndpoint
 from ..tokens.lifetime import claims
-from ..tokens.recipe import secrets_in
 from ..tokens.token import fingerprint
 from .causes import likely_causes
 from .causes.evidence import Suggestion
-from .exchange import HARMLESS_PARAMETERS, Row, fields_of, jwt_header, rows, texts_to_hide
+from .exchange import Row, fields_of, jwt_header, rows, shown_url
+from .hidden import masks_of
 from .masking import HIDDEN, Mask, Masks
 from .steps import Step
 
@@ -29,7 +27,7 @@ _SKEW_WORTH_TELLING = 2.0
 
 def whole(steps: list[Step], egress: EgressProxy | None) -> str:
     """The report, without a newline at its end."""
-    masks = _masks(steps)
+    masks = masks_of(steps)
     sections = []
     for number, step in enumerate(steps, 1):
         name = step.source.label + (f" ({number}. of a chain)" if len(steps) > 1 or step.source.chained else "")
@@ -38,28 +36,6 @@ def whole(steps: list[Step], egress: EgressProxy | None) -> str:
     if last.failure is not None:
         sections += [_suggested(suggestion) for suggestion in likely_causes(last, egress, masks.values)]
     return "\n\n".join(sections)
-
-
-def _masks(steps: list[Step]) -> Masks:
-    hidden, ids = [text for step in steps for text in texts_to_hide(step)], list[str]()
-    for step in steps:
-        source = step.source.credential.source
-        harmless: list[Secret] = []
-        if isinstance(source, TokenEndpoint):
-            shown = [source.params[name] for name in HARMLESS_PARAMETERS & source.params.keys()]
-            harmless = list(secrets_in([source.client.id, source.scope, *shown]))
-            for signed in (source.client.assertion, source.assertion):
-                if isinstance(signed, Assertion):
-                    harmless += secrets_in([signed.issuer, signed.subject, signed.audience, signed.key_id])
-            ids += _revealed(secrets_in(source.client.id))
-        hidden += _revealed(one for one in secrets_in(source) if not any(one is known for known in harmless))
-    return Masks(Mask(hidden), Mask([*hidden, *ids]))
-
-
-def _revealed(secrets: Iterable[Secret]) -> Iterator[str]:
-    for secret in secrets:
-        with suppress(SecretUnreadableError):
-            yield secret.reveal()
 
 
 def _rows(step: Step, masks: Masks) -> Iterator[Row]:
@@ -78,7 +54,7 @@ def _rows(step: Step, masks: Masks) -> Iterator[Row]:
 def _origin_rows(step: Step) -> Iterator[Row]:
     match step.source.credential.source:
         case TokenEndpoint():
-            yield "token URL", step.source.token_url
+            yield "token URL", shown_url(step.source.token_url)
         case GivenToken(token):
             yield "read", token.origin
         case OwnJwt(assertion):

@@ -76,6 +76,8 @@ class ClientConnection(asyncio.Protocol):
             return
         self._waiting[self] = None
         self._deadline.set(self._port.limits.header_timeout)
+        if self._port.is_draining:  # accepted in the moment in which the port closed
+            self.close_if_idle()
 
     def data_received(self, data: bytes) -> None:
         if self._tunnel is not None:

@@ -6,6 +6,7 @@ but error codes of a known list.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ from .failure import Reason, TokenRequestError
 from .lifetime import at, http_date, lifetime, number
 
 MAX_TOKEN_BYTES: Final = 16 << 10
+MAX_SKEW: Final = 86400.0
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _FORM_ENCODED = re.compile(r"[\w.%+-]+=[^&=\s]*(&[\w.%+-]+=[^&=\s]*)*\s*", re.ASCII)
-_WAIT_IN_WORDS = re.compile(r"\b(?:in|after|for)\s+(\d{1,6})\s*(second|sec|minute|min|hour|s\b|m\b|h\b)", re.IGNORECASE)
+_WAIT_IN_WORDS = re.compile(
+    r"\b(?:in|after|for)\s+(\d{1,9}) {0,3}(second|sec|minute|min|hour|s\b|m\b|h\b)", re.IGNORECASE
+)
 _WORD_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 _TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down", "internal_failure"})
@@ -98,9 +102,14 @@ def checked(token: Any, document: Any, where: str) -> str:
     """The token, if it is one. Raises `TokenRequestError`."""
     if not isinstance(token, str) or not token:
         raise TokenRequestError(Reason.NO_TOKEN, f"{describe(document)}: no token in {where}")
-    if len(token) > MAX_TOKEN_BYTES or not _VISIBLE.fullmatch(token):
+    if not is_token(token):
         raise TokenRequestError(Reason.NO_TOKEN, "the token is not visible ASCII of at most 16 KiB")
     return token
+
+
+def is_token(text: Any) -> bool:
+    """Whether it can be one: visible ASCII (RFC 6749 appendices A.12 and A.17) of bounded length."""
+    return isinstance(text, str) and len(text) <= MAX_TOKEN_BYTES and _VISIBLE.fullmatch(text) is not None
 
 
 def alive(seconds: float, source: str) -> float:
@@ -225,19 +234,20 @@ def _disguised(answer: Answer, mark: ThrottleMark | None) -> TokenRequestError |
 
 def _wait_in_words(body: bytes) -> float | None:
     """`Try again in 420 seconds`, where only the text says so."""
-    found = _WAIT_IN_WORDS.search(body.decode("utf-8", "replace"))
-    if not found:
-        return None
-    return min(int(found[1]) * _WORD_SECONDS[found[2][0].lower()], schedule.RETRY_AFTER_MAX)
+    found = _WAIT_IN_WORDS.findall(body[: 64 << 10].decode("utf-8", "replace"))
+    spans = [float(count) * _WORD_SECONDS[unit[0].lower()] for count, unit in found]  # a quota's span may be among them
+    return min(max(spans), schedule.RETRY_AFTER_MAX) if spans else None
 
 
 def _clock_skew(answer: Answer) -> float | None:
     """The identity provider's clock minus ours: its `Date` against the middle of the exchange.
 
-    A date has whole seconds, cut off: half a second is added, the error is then at most half a second.
+    A date has whole seconds, cut off: half a second is added, the error is then at most half a second. One that is
+    days away is some gateway's, and tells nothing.
     """
     date = http_date(answer.headers.get("Date"))
-    return None if date is None else date + 0.5 - (answer.sent_at + answer.answered_at) / 2
+    skew = math.inf if date is None else date + 0.5 - (answer.sent_at + answer.answered_at) / 2
+    return skew if abs(skew) < MAX_SKEW else None
 
 
 def parse(answer: Answer, reading: Reading) -> Any:
@@ -259,4 +269,4 @@ def _error_code(document: Any) -> str | None:
 
 def _refresh_token(document: Any) -> str | None:
     found = document.get("refresh_token") if isinstance(document, Mapping) else None
-    return found if isinstance(found, str) and found else None
+    return found if is_token(found) else None

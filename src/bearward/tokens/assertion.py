@@ -5,6 +5,7 @@ import ssl
 import warnings
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 from uuid import uuid4
@@ -39,11 +40,20 @@ def signed(assertion: Assertion, fill: Callable[[Any], Any], *, time: float, tok
         headers["x5t#S256"] = thumbprint(assertion.certificate.reveal())
     key = assertion.key.reveal()
     try:
+        loaded = _loaded(key, assertion.algorithm)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a short secret: the vendor chose it, and the check of the config warns
-            return jwt.encode(claims, key, assertion.algorithm, headers)
+            return jwt.encode(claims, loaded, assertion.algorithm, headers)
     except (jwt.PyJWTError, ValueError, TypeError, NotImplementedError):
         raise _wrong(f"the key of the assertion cannot be used with {assertion.algorithm}") from None
+
+
+@lru_cache(maxsize=64)
+def _loaded(key: str, algorithm: str) -> Any:
+    """The key, ready to sign: reading and checking an RSA key takes a hundred times as long as to sign with it."""
+    import jwt
+
+    return jwt.get_algorithm_by_name(algorithm).prepare_key(key)
 
 
 def thumbprint(certificate: str) -> str:

@@ -37,6 +37,10 @@ class Backoff:
         """Counts a failure; `secrets` is a digest of what was sent."""
         self.failure = failure
         self.failures += 1
+        if failure.reason is Reason.PASSWORD_REFUSED and not failure.sent:
+            self._failed_at = now
+            self._retry_at = self._not_before = now + (failure.retry_after or 0.0)
+            return
         if failure.for_good:
             self._refusals = self._refusals + 1 if secrets == self._refused else 1
             self._refused, self._transients = secrets, 0

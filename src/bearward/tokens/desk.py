@@ -8,10 +8,11 @@ from hashlib import sha256
 from uuid import uuid4
 
 from .. import clock, events
-from .credential import Credential
+from ..secret import SecretUnreadableError
+from .credential import Credential, TokenEndpoint
 from .failure import Reason, TokenRequestError
 from .fetcher import Fetcher
-from .quota import Budget
+from .ledger import Ledger, name_of
 from .store import FileStore
 from .timetable import Timetable
 from .token import Token
@@ -33,6 +34,8 @@ class Means:
     """Whether the standard error of programs is ours: somebody looks on."""
     process: str = field(default_factory=lambda: uuid4().hex)
     """Names this process in the store."""
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    """What outlives a change of the config, by the label of the credential."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -52,21 +55,23 @@ class Desk:
     """A chained token without the form in which it is injected."""
     followers: list[Callable[[], None]] = field(default_factory=list)
     """Told of each new token: the sources that need them."""
+    needs: Callable[[], list[str | None]] = list
+    """The fingerprints of the credentials that this one is chained to."""
     skew: float = 0.0
     """The identity provider's clock minus ours, in seconds, as far as it is known."""
     secrets: SecretWatch = field(init=False)
-    budget: Budget | None = field(init=False)
+    ledger: Ledger = field(init=False)
+    _names: dict[tuple[bytes, str], str] = field(default_factory=dict)
+    """Of secrets, which take long to make: the last one each."""
 
     def __post_init__(self) -> None:
         self.secrets = SecretWatch(self.credential.source)
-        quota = self.credential.quota
-        self.budget = Budget(quota) if quota else None
+        is_new = self.label not in self.means.ledgers
+        self.ledger = self.means.ledgers.setdefault(self.label, Ledger())
+        self.ledger.allow(self.credential.quota)
         store = self.means.store
-        if self.budget and store and (entry := store.get(self._budget_key)):
-            now, wall = clock.now(), time.time()
-            until = entry.get("until")
-            known = [moment for moment in until if isinstance(moment, int | float)] if isinstance(until, list) else []
-            self.budget.restore(now + min(moment - wall, quota.seconds if quota else 0.0) for moment in known)
+        if is_new and store and (entry := store.get(self._ledger_key)):
+            self.ledger.read(entry, time.time() - clock.now(), clock.now())
 
     def key(self, principal: str) -> str:
         """Where a principal's token stands in the store."""
@@ -77,43 +82,88 @@ class Desk:
 
         None where a secret cannot be read now.
         """
-        if (secrets := self.secrets.glance()) is None:
+        secrets, needed = self.secrets.glance(), self.needs()
+        if secrets is None or None in needed:
             return None
-        words = f"{self.token_url}\0{self.credential.source!r}"
-        return sha256(words.encode() + secrets).hexdigest()
+        return self._name(secrets, f"{self.token_url}\0{self.credential.source!r}\0{needed}")
+
+    def party(self) -> str:
+        """Names whom a session is with: it must not be ended at anybody else's."""
+        source = self.credential.source
+        client_id = source.client.id if isinstance(source, TokenEndpoint) else None
+        try:
+            client = client_id.reveal() if client_id else ""
+        except SecretUnreadableError:
+            client = ""
+        return sha256(f"{self.token_url}\0{self.logout_url}\0{client}".encode()).hexdigest()
+
+    def _name(self, secret: bytes, salt: str) -> str:
+        if (secret, salt) not in self._names:
+            if len(self._names) > 1:
+                self._names.clear()
+            self._names[secret, salt] = name_of(secret, salt)
+        return self._names[secret, salt]
+
+    # ── what is counted ──────────────────────────────────────────────────────────────────────────────────────
 
     @contextlib.asynccontextmanager
     async def counted(self) -> AsyncIterator[None]:
         """A token request, counted from before it is made. Raises `TokenRequestError` where the quota is used up."""
-        if self.budget is None:
+        budget = self.ledger.budget
+        if budget is None or self.credential.quota is None:
             yield
             return
-        if (wait := self.budget.wait(clock.now())) > 0:
-            quota = self.budget.quota
-            detail = f"the {quota.requests} token requests of {quota.seconds:g} s are used up"
+        if (wait := budget.wait(clock.now())) > 0:
+            detail = f"the {budget.quota.requests} token requests of {budget.quota.seconds:g} s are used up"
             raise TokenRequestError(Reason.QUOTA, detail, retry_after=wait, sent=False)
-        self.budget.begin()
+        budget.begin()
+        was_sent = True
         try:
-            if self.means.store is not None:
-                self._put_budget(self.budget, self.means.store)
-                await self.means.store.flush()
+            await self._put_ledger()
             yield
+        except TokenRequestError as failure:
+            was_sent = failure.sent
+            raise
         finally:
-            self.budget.end(clock.now())
-            if self.means.store is not None:
-                self._put_budget(self.budget, self.means.store)
+            budget.end(clock.now(), counts=was_sent)
+            self._put_ledger_soon()
 
-    def count_those_of(self, last: "Desk") -> None:
-        """Counts the token requests of another credential of this name, that of the config before a reload."""
-        if self.budget and last.budget:
-            last.budget.quota = self.budget.quota
-            self.budget = last.budget
+    @contextlib.asynccontextmanager
+    async def careful(self, password: str | None) -> AsyncIterator[None]:
+        """A request with a password, or with none: one that was refused is not sent again too soon.
+
+        Raises `TokenRequestError`.
+        """
+        if password is None:
+            yield
+            return
+        name = self._name(sha256(password.encode()).digest(), self.label)
+        if (wait := self.ledger.password_waits(name, clock.now())) > 0:
+            detail = "this password was refused before, and accounts get locked; nothing is sent"
+            raise TokenRequestError(Reason.PASSWORD_REFUSED, detail, retry_after=wait, sent=False)
+        try:
+            yield
+        except TokenRequestError as failure:
+            if failure.reason is Reason.PASSWORD_REFUSED:
+                failure.retry_after = self.ledger.password_refused(name, clock.now())
+                await self._put_ledger()
+            raise
+        self.ledger.password_taken(name)
 
     @property
-    def _budget_key(self) -> str:
-        return sha256(f"{self.label}\0\0max_token_requests".encode()).hexdigest()
+    def _ledger_key(self) -> str:
+        return sha256(f"{self.label}\0\0ledger".encode()).hexdigest()
 
-    def _put_budget(self, budget: Budget, store: FileStore) -> None:
+    async def _put_ledger(self) -> None:
+        self._put_ledger_soon()
+        if self.means.store is not None:
+            await self.means.store.flush()
+
+    def _put_ledger_soon(self) -> None:
+        if self.means.store is None:
+            return
         now, wall = clock.now(), time.time()
-        until = [wall + moment - now for moment in budget.counted(now, self.credential.timeout)]
-        store.put(self._budget_key, {"until": until}, max(until, default=wall))
+        budget = self.ledger.budget
+        counted = budget.counted(now, self.credential.timeout) if budget else []
+        longest = max([*(until - now for until in counted), 6 * 3600.0])
+        self.means.store.put(self._ledger_key, self.ledger.written(wall - now, counted), wall + longest)

@@ -57,7 +57,7 @@ class Fetcher:
         """
         scheme, _, host, *_ = url.split("/", 3)
         turnstile = self._turnstiles.setdefault(f"{scheme}//{host}", Turnstile())
-        await turnstile.enter(turn)
+        await turn.pass_into(turnstile)
         try:
             yield
         finally:

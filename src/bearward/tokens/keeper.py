@@ -23,7 +23,7 @@ from ..errors import ProblemError
 from . import schedule, watch
 from .answer import Issued
 from .backoff import Backoff
-from .credential import GivenToken, TokenEndpoint
+from .credential import GivenToken
 from .desk import Desk
 from .failure import Reason, TokenRequestError
 from .token import Token, TokenStatus, fingerprint
@@ -42,6 +42,10 @@ class Way(Protocol):
     async def obtain(self, turn: Turn, /) -> Issued:
         """A token. Raises `TokenRequestError`."""
 
+    @property
+    def has_session(self) -> bool:
+        """Whether an attempt that is cut off may leave a session behind, or spend its refresh token."""
+
     async def end(self, *, keep: bool) -> None:
         """Ends what is open at the identity provider; with `keep`, not what a store keeps."""
 
@@ -53,8 +57,8 @@ class Keeper:
     """
 
     __slots__ = (
-        "_backoff", "_bad_generation", "_desk", "_generation", "_is_open", "_is_outdated", "_on_demand", "_skew",
-        "_task", "_token", "_turn", "_used", "_waiters", "_waiting", "_was_refused", "_way", "planned",
+        "_backoff", "_bad_generation", "_desk", "_generation", "_is_closed", "_is_open", "_is_outdated", "_on_demand",
+        "_skew", "_task", "_token", "_turn", "_used", "_waiters", "_waiting", "_was_refused", "_way", "planned",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, way: Way, *, on_demand: bool = False) -> None:
@@ -73,7 +77,7 @@ class Keeper:
         self._is_outdated = False
         """Whether the file that holds the token has changed."""
 
-        self._is_open = False
+        self._is_open = self._is_closed = False
         self._task: asyncio.Task[None] | None = None
         self._turn: Turn | None = None
         self._waiting: deque[tuple[float, asyncio.Future[Token]]] | None = None
@@ -104,6 +108,8 @@ class Keeper:
         self._used = True
         if (token := self.current()) is not None:
             return token
+        if not self._is_open:
+            raise self._unavailable()
         waits: asyncio.Future[Token] = asyncio.get_running_loop().create_future()
         if self._waiting is None:
             self._waiting = deque()
@@ -113,11 +119,13 @@ class Keeper:
         try:
             if is_first:  # the others wait for what that one has brought about
                 if self._turn is not None:
-                    self._turn.hurry()
+                    self._turn.change(is_urgent=True)
                 self._plan()
             return await waits
         finally:
             self._waiters -= 1
+            if self._on_demand and not self._waiters and self._turn is not None:
+                self._turn.change(is_urgent=False)  # nobody is there any more to whom it matters
 
     def reject(self, token: Token) -> None:
         """Notes that the upstream answered 401 to `token`. A young token is not to blame, an old one is known."""
@@ -142,7 +150,7 @@ class Keeper:
 
     def nudge(self) -> None:
         """A credential that this one needs has a new token: what failed for want of it may succeed."""
-        if self._backoff.failure is not None and self._backoff.failure.reason in {Reason.CHAINED_TOKEN, Reason.REFUSED}:
+        if self._backoff.failure is not None and self._backoff.failure.reason is Reason.CHAINED_TOKEN:
             self._backoff.restart()
             self._plan()
 
@@ -150,7 +158,7 @@ class Keeper:
 
     def start(self) -> None:
         """Begins the life, with the token of a life before where one was kept. Does nothing a second time."""
-        if self._is_open:
+        if self._is_open or self._is_closed:
             return
         self._is_open = True
         if (kept := self._way.resume()) is not None:
@@ -159,9 +167,10 @@ class Keeper:
 
     async def close(self, *, keep: bool) -> None:
         """Ends it, and its session (`Way.end`). An attempt may end: somebody waits, or it opens a session."""
+        self._is_closed = True
         if not self._is_open:
             return
-        if self._task is not None and (self._waiters or self._opens_sessions):
+        if self._task is not None and (self._waiters or self._way.has_session):
             await asyncio.wait([self._task], timeout=self._desk.credential.timeout)
         self._is_open = False
         self._desk.means.timetable.plan(self, math.inf)
@@ -171,11 +180,6 @@ class Keeper:
             self._task = None
         self._answer_waiters()
         await self._way.end(keep=keep)
-
-    @property
-    def _opens_sessions(self) -> bool:
-        source = self._desk.credential.source
-        return isinstance(source, TokenEndpoint) and source.logout_url is not None
 
     def status(self) -> TokenStatus:
         """What an operator may know."""
@@ -296,7 +300,8 @@ class Keeper:
         failure.__traceback__ = failure.__context__ = None  # it is kept, and its frames would be with it
         self._backoff.note(failure, now, self._way.digest)
         self._is_outdated = False
-        self._was_refused = self._was_refused or failure.for_good
+        # A quota says as surely as a refusal that there is no token: whoever waits for the start need not.
+        self._was_refused = self._was_refused or failure.for_good or failure.reason is Reason.QUOTA
         usable = self._token.usable_until - now if self._token else 0.0
         self._desk.means.observe(
             events.RefreshFailed(
@@ -304,7 +309,7 @@ class Keeper:
                 reason=failure.reason,
                 detail=failure.detail,
                 for_good=failure.for_good,
-                retry_in=self._due() - now,
+                retry_in=due - now if (due := self._due()) < math.inf else None,
                 token_left=max(usable, 0.0),
             )
         )

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import schedule
+from .answer import is_token
 from .lifetime import number
 
 
@@ -12,8 +14,12 @@ from .lifetime import number
 class Kept:
     """A token, its session, and the sessions that are still to be logged out."""
 
-    process: str | None
-    """Names the process that kept it."""
+    owner: str | None
+    """Names the process and the life that kept it."""
+    party: str | None
+    """Names whom its session is with."""
+    is_under_way: bool
+    """Whether the refresh token was about to be sent: it may be spent."""
     digest: str | None
     """Names what the token was obtained with; another one must not use it."""
     token: str | None = field(repr=False)
@@ -28,20 +34,25 @@ class Kept:
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> "Kept":
         """What an entry of a store says; anything that is not as it should be counts as absent."""
-        orphans = entry.get("orphans")
+        orphans = entry.get("orphans") if isinstance(entry.get("orphans"), list) else []
         return cls(
-            process=_text(entry.get("process")),
+            owner=_text(entry.get("owner")),
+            party=_text(entry.get("party")),
+            is_under_way=entry.get("is_under_way") is not False,
             digest=_text(entry.get("digest")),
-            token=_text(entry.get("token")),
+            token=_token(entry.get("token")),
             asked_at=number(entry.get("asked_at")) or 0.0,
-            lifetime=number(entry.get("lifetime")) or 0.0,
+            lifetime=min(number(entry.get("lifetime")) or 0.0, schedule.MAX_LIFETIME),
             refresh_in=number(entry.get("refresh_in")),
-            refresh_token=_text(entry.get("refresh_token")),
+            refresh_token=_token(entry.get("refresh_token")),
             refreshable_until=_moment(entry.get("refreshable_until")),
             orphans=[
                 (one[0], gone_at)
                 for one in (orphans if isinstance(orphans, list) else [])
-                if isinstance(one, list) and len(one) == 2 and _text(one[0]) and (gone_at := number(one[1])) is not None
+                if isinstance(one, list)
+                and len(one) == 2
+                and is_token(one[0])
+                and (gone_at := number(one[1])) is not None
             ],
         )
 
@@ -49,7 +60,9 @@ class Kept:
         """The entry, as JSON values."""
         until = self.refreshable_until
         return {
-            "process": self.process,
+            "owner": self.owner,
+            "party": self.party,
+            "is_under_way": self.is_under_way,
             "digest": self.digest,
             "token": self.token,
             "asked_at": self.asked_at,
@@ -70,6 +83,10 @@ class Kept:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _token(value: Any) -> str | None:
+    return value if is_token(value) else None
 
 
 def _moment(value: Any) -> float:

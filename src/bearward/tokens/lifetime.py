@@ -14,7 +14,7 @@ from .credential import ExpiryField, FieldPath, Reading
 
 DEFAULT_TTL: Final = 300.0
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
+_DURATION = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) {0,3}(ms|s|m|h|d)?")
 _UNIT_SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _EPOCH_MS_FROM = 1e11
 """Epoch numbers above this are milliseconds: as seconds they would lie in the year 5138."""
@@ -111,5 +111,5 @@ def _expiry(value: Any, field: ExpiryField, here: float) -> float | None:
         case "http_date":
             return None if (moment := http_date(value)) is None else moment - here
         case "duration":
-            found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+            found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
             return float(found[1]) * _UNIT_SECONDS[found[2]] if found else number(value)

@@ -47,6 +47,10 @@ class Local:
             seconds = clock.now() - asked_at
             self._desk.means.observe(events.TokenRequested(self._desk.label, self._kind, seconds, failure))
 
+    @property
+    def has_session(self) -> bool:
+        return False
+
     async def end(self, *, keep: bool) -> None:
         """There is no session."""
 

@@ -37,7 +37,8 @@ class Budget:
         """A request is made now."""
         self._under_way += 1
 
-    def end(self, now: float) -> None:
-        """It came to its end."""
+    def end(self, now: float, *, counts: bool) -> None:
+        """It came to its end; it counts unless it was never sent."""
         self._under_way -= 1
-        self._until.append(now + self.quota.seconds)
+        if counts:
+            self._until.append(now + self.quota.seconds)

@@ -26,6 +26,7 @@ PLACEHOLDERS: Final = re.compile(
     r"|token:(?P<credential>[A-Za-z0-9][A-Za-z0-9._-]*))\}"
 )
 Parameters = list[tuple[str, Any]]
+_IN_XML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ def token_request(
             parameters: Parameters = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)]
         elif endpoint.body is not None:
             _authenticate(endpoint.client, headers, [], filling)
-            return _finish(endpoint.method, url, headers, filling.text(endpoint.body).encode())
+            text = endpoint.body.reveal()
+            return _finish(endpoint.method, url, headers, filling.replace(text, _escape_for(headers, text)).encode())
         else:
             parameters = _first_grant(endpoint, filling, refresh_token)
         _authenticate(endpoint.client, headers, parameters, filling)
@@ -184,7 +186,18 @@ def _url(token_url: str, filling: _Filling) -> str:
             raise TokenRequestError(Reason.REFUSED, "this principal would be a dot segment of the URL", sent=False)
         return quote(value, safe="")
 
-    return filling.replace(token_url, escaped)
+    path, mark, query = token_url.partition("?")
+    return filling.replace(path, escaped) + mark + filling.replace(query, lambda value: quote(value, safe=""))
+
+
+def _escape_for(headers: Mapping[str, str], body: str) -> Callable[[str], str]:
+    """What makes a value a text, and nothing else, in a body of this kind."""
+    kind = next((value.lower() for name, value in headers.items() if name.lower() == "content-type"), "")
+    if "json" in kind or (not kind and body.lstrip()[:1] in {"{", "["}):
+        return lambda value: json.dumps(value)[1:-1]
+    if "xml" in kind or (not kind and body.lstrip()[:1] == "<"):
+        return lambda value: value.translate(_IN_XML)
+    return quote_plus if "urlencoded" in kind else str
 
 
 def _first_grant(endpoint: TokenEndpoint, filling: _Filling, refresh_token: str | None) -> Parameters:

@@ -10,19 +10,23 @@ import asyncio
 import contextlib
 import math
 import time
-from typing import Final, NamedTuple
+from typing import Final
 
 from .. import clock, events
+from ..secret import SecretUnreadableError
 from . import schedule
 from .answer import Issued, read_answer
 from .credential import Assertion, TokenEndpoint
 from .desk import Chained, Desk
 from .failure import Reason, TokenRequestError
 from .kept import Kept
+from .ledger import Orphan
 from .recipe import Occasion, logout_request, token_request
 from .turnstile import Turn
 
 LOGOUT_TIMEOUT: Final = 3.0
+LOGOUT_QUEUE: Final = 10.0
+"""For how long a session waits at the stop until others are logged out."""
 MAX_ORPHANS: Final = 5
 IDLE_SESSION: Final = 1800.0
 """How long a session is thought to outlive its last use where its answer does not tell: Keycloak's default."""
@@ -34,27 +38,13 @@ _WRONG_TOKEN: Final = frozenset({"invalid_request", "invalid_grant", "invalid_to
 """How a token endpoint says that a token in the request is none of value (RFC 8693 §2.2.2, RFC 7523 §3.1)."""
 
 
-class _Orphan(NamedTuple):
-    """A refresh token that may be spent: to be logged out, never to be sent to the token endpoint again."""
-
-    refresh_token: str
-    gone_at: float
-    """When its session has ended by itself, in seconds of `clock.now()`."""
-
-
 class Session:
     """The refresh token of one key, and the token requests that use and replace it. Not for concurrent use."""
 
     __slots__ = (
-        "_desk",
-        "_endpoint",
-        "_issued",
-        "_orphans",
-        "_principal",
-        "_refresh_token",
-        "_refreshable_until",
-        "digest",
-    )
+        "_desk", "_endpoint", "_is_ending", "_is_under_way", "_issued", "_principal", "_refresh_token",
+        "_refreshable_until", "digest",
+    )  # fmt: skip
 
     def __init__(self, desk: Desk, endpoint: TokenEndpoint, principal: str) -> None:
         self._desk = desk
@@ -64,7 +54,9 @@ class Session:
         """The last token, where a store keeps it."""
         self._refresh_token: str | None = None
         self._refreshable_until = math.inf
-        self._orphans: list[_Orphan] = []
+        self._is_under_way = False
+        """Whether the refresh token is being sent: from then on it may be spent."""
+        self._is_ending = False
         self.digest: bytes | None = None
         """Of the secrets in the last token request."""
 
@@ -90,6 +82,11 @@ class Session:
         self._refresh_token = None
         return await self._ask(None, turn)
 
+    @property
+    def has_session(self) -> bool:
+        """Whether an attempt that is cut off may leave a session behind, or spend its refresh token."""
+        return self._refresh_token is not None or self._desk.logout_url is not None
+
     async def end(self, *, keep: bool) -> None:
         """Logs out what is open, as well as it can be done in a few seconds; with `keep`, only what is not stored."""
         store = self._desk.means.store
@@ -98,46 +95,49 @@ class Session:
             self._keep()
             if await store.flush():
                 return
+        self._is_ending = True
         if self._refresh_token is not None:
             self._abandon(self._refresh_token)
             self._refresh_token = None
         self._issued = None
-        await self._log_out_orphans()
-        if store is None or (entry := store.get(self._desk.key(self._principal))) is None:
-            return
-        if Kept.read(entry).digest == self._desk.fingerprint():  # else it is that of a newer config already
-            if self._orphans:
-                self._keep()
-            else:
-                store.remove(self._desk.key(self._principal))
+        await self._log_out_orphans(LOGOUT_TIMEOUT + LOGOUT_QUEUE)
+        self._keep()
 
     # ── one token request, and a second one where that is promising ──────────────────────────────────────────
 
     async def _ask(self, refresh_token: str | None, turn: Turn) -> Issued:
         grant = "refresh_token" if refresh_token else self._endpoint.grant_type
-        began_at, failure = clock.now(), None
+        began_at = clock.now()
         self.digest = self._desk.secrets.digest()
         try:
             if refresh_token is None:
                 self._check_sessions()
-            chained, skew = await self._desk.chained(self._principal), self._desk.skew
-            try:
-                return await self._request(refresh_token, chained, turn)
-            except TokenRequestError as refusal:
-                renewed = await self._second_chance(refusal, chained, skew)
-                if renewed is None:
-                    raise
-            return await self._request(refresh_token, renewed, turn)
-        except TokenRequestError as error:
-            failure = error
+            issued = await self._ask_twice(refresh_token, turn)
+        except Exception as failure:  # of one that is cancelled nobody knows what would have come
+            reason = failure.reason if isinstance(failure, TokenRequestError) else Reason.NO_TOKEN
+            self._tell(grant, began_at, turn, reason)
             raise
-        finally:
-            seconds = clock.now() - (turn.entered_at or began_at)
-            reason = failure.reason if failure else None
-            self._desk.means.observe(events.TokenRequested(self._desk.label, grant, seconds, reason))
+        self._tell(grant, began_at, turn, None)
+        return issued
+
+    async def _ask_twice(self, refresh_token: str | None, turn: Turn) -> Issued:
+        chained, skew = await self._desk.chained(self._principal), self._desk.skew
+        try:
+            return await self._request(refresh_token, chained, turn)
+        except TokenRequestError as refusal:
+            renewed = await self._second_chance(refusal, chained, skew)
+            if renewed is None:
+                raise
+        return await self._request(refresh_token, renewed, turn)
+
+    def _tell(self, grant: str, began_at: float, turn: Turn, reason: str | None) -> None:
+        seconds = clock.now() - (turn.entered_at or began_at)
+        self._desk.means.observe(events.TokenRequested(self._desk.label, grant, seconds, reason))
 
     async def _second_chance(self, refusal: TokenRequestError, chained: Chained, skew: float) -> Chained | None:
         """What to ask with once more, at once: other tokens where those sent were refused, or the right time."""
+        if refusal.reason is Reason.PASSWORD_REFUSED:
+            return None  # accounts get locked
         is_about_tokens = refusal.status == 401 or refusal.code in _WRONG_TOKEN
         if is_about_tokens and chained and (renewed := await self._desk.renewed(self._principal, chained)):
             return renewed
@@ -152,23 +152,32 @@ class Session:
     async def _request(self, refresh_token: str | None, chained: Chained, turn: Turn) -> Issued:
         desk, endpoint, credential = self._desk, self._endpoint, self._desk.credential
         tokens = {name: desk.bare(name, token) for name, token in chained.items()}
+        if refresh_token is not None and desk.means.store is not None:
+            self._is_under_way = True  # who is killed from here on does not send it again
+            self._keep()
+            await desk.means.store.flush()
         try:
-            async with desk.means.fetcher.passing(desk.token_url, turn):
+            async with desk.means.fetcher.passing(desk.token_url, turn), desk.careful(self._password(refresh_token)):
                 occasion = Occasion(self._principal, tokens, time.time() + desk.skew)
                 request = token_request(endpoint, desk.token_url, occasion, refresh_token)
                 async with desk.counted():
                     answer = await desk.means.fetcher.send(request, credential.timeout, endpoint.tls)
-            is_refresh = refresh_token is not None
-            issued = read_answer(
-                answer, credential.reading, has_password=endpoint.password is not None, refreshing=is_refresh
-            )
+                issued = read_answer(
+                    answer,
+                    credential.reading,
+                    has_password=endpoint.password is not None,
+                    refreshing=refresh_token is not None,
+                )
         except TokenRequestError as failure:
-            desk.skew = desk.skew if failure.clock_skew is None else failure.clock_skew
+            self._learn(failure.clock_skew, was_refused=failure.reason is Reason.REFUSED)
             if failure.refresh_token is not None:
                 self._refresh_token, self._refreshable_until = failure.refresh_token, math.inf
+            if self._is_under_way or failure.refresh_token is not None:
+                self._is_under_way = False
                 self._keep()
             raise
-        desk.skew = desk.skew if issued.clock_skew is None else issued.clock_skew
+        self._is_under_way = False
+        self._learn(issued.clock_skew, was_refused=False)
         if issued.refresh_token is not None:
             self._refresh_token = issued.refresh_token
             self._refreshable_until = issued.asked_at + (issued.refresh_lifetime or math.inf)
@@ -178,6 +187,20 @@ class Session:
             if issued.refresh_token is not None:
                 await desk.means.store.flush()  # who is killed from here on goes on with it
         return issued
+
+    def _password(self, refresh_token: str | None) -> str | None:
+        """What must not be sent too often, where it is sent at all. An unreadable one is told when it is needed."""
+        username, password = self._endpoint.username, self._endpoint.password
+        if refresh_token is not None or password is None:
+            return None
+        with contextlib.suppress(SecretUnreadableError):
+            return f"{username.reveal() if username else ''}\0{password.reveal()}"
+        return None
+
+    def _learn(self, skew: float | None, *, was_refused: bool) -> None:
+        """Takes over what an answer told of the identity provider's clock; a refused assertion may be its fault."""
+        if skew is not None or (was_refused and self._signs):
+            self._desk.skew = skew or 0.0
 
     # ── sessions that nobody lives on ────────────────────────────────────────────────────────────────────────
 
@@ -191,22 +214,40 @@ class Session:
             detail = f"{allowed} sessions are open, and could not be logged out"
             raise TokenRequestError(Reason.SESSION_LIMIT, detail, min(wait, schedule.RETRY_AFTER_MAX), sent=False)
 
+    @property
+    def _orphans(self) -> list[Orphan]:
+        """Sessions of this key that nobody lives on, those of lives before a reload too."""
+        return self._desk.ledger.orphans.get(f"{self._desk.party()}{self._principal}", [])
+
+    @_orphans.setter
+    def _orphans(self, orphans: list[Orphan]) -> None:
+        whose = f"{self._desk.party()}{self._principal}"
+        if orphans:
+            self._desk.ledger.orphans[whose] = orphans
+        else:
+            self._desk.ledger.orphans.pop(whose, None)
+
     def _abandon(self, refresh_token: str) -> None:
         now = clock.now()
         ends_at = self._refreshable_until if self._refreshable_until < math.inf else now + IDLE_SESSION
-        self._orphans.append(_Orphan(refresh_token, ends_at + AFTER_IDLE))
-        del self._orphans[: -max(MAX_ORPHANS, self._endpoint.max_sessions or 0)]
+        orphans = [*self._orphans, Orphan(refresh_token, ends_at + AFTER_IDLE)]
+        self._orphans = orphans[-max(MAX_ORPHANS, self._endpoint.max_sessions or 0) :]
 
-    async def _log_out_orphans(self) -> None:
-        """As well as it can be done in a few seconds; what nobody heard stays to be done."""
-        if not self._orphans:
+    async def _log_out_orphans(self, patience: float = LOGOUT_TIMEOUT) -> None:
+        """As well as it can be done in so many seconds; what nobody heard stays to be done."""
+        if not self._desk.ledger.orphans:
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOGOUT_TIMEOUT):
-                for orphan in self._orphans.copy():
-                    if await self._log_out(orphan.refresh_token):
-                        self._orphans.remove(orphan)
-                        self._keep()
+            async with asyncio.timeout(patience):
+                for orphan in self._orphans:
+                    self._orphans = [other for other in self._orphans if other is not orphan]
+                    is_heard = False
+                    try:
+                        is_heard = await self._log_out(orphan.refresh_token)
+                    finally:
+                        if not is_heard:
+                            self._orphans = [*self._orphans, orphan]
+                    self._keep()
 
     async def _log_out(self, refresh_token: str) -> bool:
         """Whether that was heard; an answer other than 429 and 5xx is final, whatever it says."""
@@ -216,7 +257,8 @@ class Session:
         try:
             occasion = Occasion(self._principal, time=time.time() + desk.skew)
             request = logout_request(self._endpoint, desk.logout_url, occasion, refresh_token)
-            answer = await desk.means.fetcher.send(request, LOGOUT_TIMEOUT, self._endpoint.tls)
+            async with desk.means.fetcher.passing(desk.logout_url, Turn(is_urgent=True)):
+                answer = await desk.means.fetcher.send(request, LOGOUT_TIMEOUT, self._endpoint.tls)
         except TokenRequestError as failure:
             desk.means.observe(events.LogoutTried(desk.label, failure.reason))
             return False
@@ -233,17 +275,20 @@ class Session:
             return None
         now, wall = clock.now(), time.time()
         kept = Kept.read(entry)
-        is_mine = kept.digest == self._desk.fingerprint()
-        if not is_mine and kept.process == self._desk.means.process:
-            return None  # of the config before a reload: it ends its sessions itself
-        self._orphans = [_Orphan(token, now + min(gone - wall, IDLE_SESSION * 2)) for token, gone in kept.orphans]
+        if kept.owner is None or kept.owner.startswith(self._desk.means.process):
+            return (
+                None  # another life in this process, that of an evicted token or of another config: it ends it itself
+            )
+        if kept.party != self._desk.party():
+            return None  # its session is with somebody else, who is not known any more
+        self._orphans = [Orphan(token, now + min(gone - wall, IDLE_SESSION * 2)) for token, gone in kept.orphans]
         self._refresh_token = kept.refresh_token
         self._refreshable_until = now + (kept.refreshable_until - wall)
+        is_mine = kept.digest is not None and kept.digest == self._desk.fingerprint()
+        if self._refresh_token is not None and (kept.is_under_way or not is_mine):
+            self._abandon(self._refresh_token)  # obtained with other secrets, or spent: only to be ended
+            self._refresh_token = None
         if not is_mine:
-            # Obtained with other secrets, or for another scope: not ours to use, only ours to end.
-            if self._refresh_token is not None:
-                self._abandon(self._refresh_token)
-                self._refresh_token = None
             return None
         age = wall - kept.asked_at
         if kept.token is None or not 0 <= age < kept.lifetime - schedule.margin(kept.lifetime):
@@ -255,9 +300,19 @@ class Session:
         store, now, wall = self._desk.means.store, clock.now(), time.time()
         if store is None:
             return
+        key, owner = self._desk.key(self._principal), f"{self._desk.means.process}/{id(self)}"
+        if self._is_ending:
+            entry = store.get(key)
+            if entry is None or entry.get("owner") != owner:
+                return  # it is another life's by now
+            if not self._orphans:
+                store.remove(key)
+                return
         issued = self._issued
         kept = Kept(
-            process=self._desk.means.process,
+            owner=owner,
+            party=self._desk.party(),
+            is_under_way=self._is_under_way,
             digest=self._desk.fingerprint(),
             token=issued.token if issued else None,
             asked_at=wall - (now - issued.asked_at) if issued else 0.0,
@@ -267,4 +322,4 @@ class Session:
             refreshable_until=wall + (self._refreshable_until - now),
             orphans=[(orphan.refresh_token, wall + (orphan.gone_at - now)) for orphan in self._orphans],
         )
-        store.put(self._desk.key(self._principal), kept.written(), kept.worthless_from(wall))
+        store.put(key, kept.written(), kept.worthless_from(wall))

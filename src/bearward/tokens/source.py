@@ -54,6 +54,7 @@ class TokenSource:
             chained=self._chained_tokens,
             renewed=self._renewed,
             bare=lambda name, token: self.chained[name].bare(token),
+            needs=lambda: [source._desk.fingerprint() for _, source in sorted(self.chained.items())],
         )
         self._leaving: set[asyncio.Task[None]] = set()
         self._one = None if credential.principal else self._keeper("")
@@ -64,9 +65,9 @@ class TokenSource:
         is_same = (self.credential, self.token_url) == (other.credential, other.token_url)
         return is_same and all(self.chained[name] is source for name, source in other.chained.items())
 
-    def follow(self, last: "TokenSource") -> None:
-        """Takes the place of another: what that one has asked for counts."""
-        self._desk.count_those_of(last._desk)
+    def is_chained_to(self, other: "TokenSource") -> bool:
+        """Whether its requests need tokens of that one, directly or not."""
+        return any(source is other or source.is_chained_to(other) for source in self.chained.values())
 
     def start(self) -> None:
         """Asks for the first token; with principals, nothing is asked before their first request."""
@@ -103,7 +104,10 @@ class TokenSource:
         return self._way(principal, replace(self._desk, chained=given, renewed=not_renewed))
 
     async def close(self, *, keep: bool = False) -> None:
-        """Ends all lives, and with them the sessions; with `keep`, not those that a store keeps."""
+        """Ends all lives, and with them the sessions; with `keep`, not those that a store keeps.
+
+        Nothing begins again after that.
+        """
         for source in self.chained.values():
             with contextlib.suppress(ValueError):
                 source._desk.followers.remove(self._nudge)

@@ -61,15 +61,17 @@ class Timetable:
     def _ring(self) -> None:
         self._timer, self._rings_at = None, math.inf
         now, left = clock.now(), AT_ONCE
-        while left and self._entries and self._entries[0][0] <= now:
-            at, _, sleeper = heappop(self._entries)
-            if sleeper.planned == at:  # else it has planned again since
-                sleeper.planned = math.inf
-                self._planned -= 1
-                left -= 1
-                sleeper.ring()
-        if self._entries:
-            self._set(self._entries[0][0])
+        try:
+            while left and self._entries and self._entries[0][0] <= now:
+                at, _, sleeper = heappop(self._entries)
+                if sleeper.planned == at:  # else it has planned again since
+                    sleeper.planned = math.inf
+                    self._planned -= 1
+                    left -= 1
+                    sleeper.ring()
+        finally:  # whatever one of them does, the others' time comes
+            if self._entries:
+                self._set(self._entries[0][0])
 
     def _tidy(self) -> None:
         self._entries = [entry for entry in self._entries if entry[2].planned == entry[0]]

@@ -16,62 +16,63 @@ WIDTH: Final = 10
 class Turn:
     """One attempt's place in the queue."""
 
-    __slots__ = ("_future", "_stile", "entered_at", "is_urgent")
+    __slots__ = ("_stile", "entered_at", "is_urgent", "waits")
 
     def __init__(self, *, is_urgent: bool) -> None:
         self.is_urgent = is_urgent
         self.entered_at: float | None = None
         """When it was let through, in seconds of `clock.now()`."""
-        self._future: asyncio.Future[None] | None = None
+        self.waits: asyncio.Future[None] | None = None
+        """Done when it may enter; None while it does not stand in the queue."""
         self._stile: Turnstile | None = None
 
-    def hurry(self) -> None:
-        """A request has begun to wait for what this attempt brings."""
-        if not self.is_urgent:
-            self.is_urgent = True
-            if self._stile is not None and self._future is not None:
-                self._stile.put_first(self._future)
+    def change(self, *, is_urgent: bool) -> None:
+        """A request has begun to wait for what this attempt brings, or the last one has left."""
+        if self.is_urgent != is_urgent:
+            self.is_urgent = is_urgent
+            if self._stile is not None:
+                self._stile.queue(self)
+
+    async def pass_into(self, stile: "Turnstile") -> None:
+        """Waits for a free place; `Turnstile.leave` gives it back."""
+        if not stile.takes():
+            self.waits, self._stile = asyncio.get_running_loop().create_future(), stile
+            stile.queue(self)
+            try:
+                await self.waits
+            except asyncio.CancelledError:
+                if self.waits.done() and not self.waits.cancelled():
+                    stile.leave()  # the place was given in the very moment in which nobody wanted it any more
+                raise
+            finally:
+                self.waits = self._stile = None
+        self.entered_at = clock.now()
 
 
 class Turnstile:
-    """The queue before one identity provider: `async with turnstile.passing(turn)`."""
+    """The queue before one identity provider."""
 
     def __init__(self) -> None:
         self._free = WIDTH
-        self._urgent: deque[asyncio.Future[None]] = deque()
-        self._others: deque[asyncio.Future[None]] = deque()
+        self._queues: dict[bool, deque[Turn]] = {True: deque(), False: deque()}
+        """By urgency. Who has changed it, or has left, stands in its old place still, and is skipped there."""
 
-    @property
-    def is_idle(self) -> bool:
-        return self._free == WIDTH
+    def takes(self) -> bool:
+        """Whether there is a free place, which is then taken."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
 
-    async def enter(self, turn: Turn) -> None:
-        """Waits for a free place; `leave` gives it back."""
-        if self._free:
-            self._free -= 1
-        else:
-            future = asyncio.get_running_loop().create_future()
-            turn._future, turn._stile = future, self
-            (self._urgent if turn.is_urgent else self._others).append(future)
-            try:
-                await future
-            except asyncio.CancelledError:
-                if future.done() and not future.cancelled():
-                    self.leave()  # the place was given in the very moment in which nobody wanted it any more
-                raise
-            finally:
-                turn._future = turn._stile = None
-        turn.entered_at = clock.now()
+    def queue(self, turn: Turn) -> None:
+        self._queues[turn.is_urgent].append(turn)
 
     def leave(self) -> None:
-        for queue in (self._urgent, self._others):
+        for is_urgent in (True, False):
+            queue = self._queues[is_urgent]
             while queue:
-                future = queue.popleft()
-                if not future.done():
-                    future.set_result(None)
+                turn = queue.popleft()
+                if turn.is_urgent == is_urgent and turn.waits is not None and not turn.waits.done():
+                    turn.waits.set_result(None)
                     return
         self._free += 1
-
-    def put_first(self, future: asyncio.Future[None]) -> None:
-        """Lets it pass before all that are not urgent. Its old place is skipped."""
-        self._urgent.append(future)
