@@ -337,17 +337,11 @@ class Keeper:
             self._waiting = None  # an empty deque has 600 bytes
 
     def _unavailable(self) -> ProblemError:
-        wait = max(self._due() - clock.now(), 1.0)
-        if self._backoff.failure is not None and self._backoff.failure.for_good:
-            refused = "a credential needed by" if self._backoff.failure.is_chains_end else "the credential"
-            return ProblemError(
-                "credential_rejected",
-                f"The identity provider refuses {refused} {self._desk.credential.name!r} for good; see the log.",
-                retry_after=wait,
-            )
-        cause = f" ({self._backoff.failure.reason}, see the log)" if self._backoff.failure else ""
-        return ProblemError(
-            "token_unavailable",
-            f"No usable token of {self._desk.label!r}{cause}; it is tried again.",
-            retry_after=wait,
-        )
+        failure, wait = self._backoff.failure, max(self._due() - clock.now(), 1.0)
+        if failure is not None and failure.for_good:
+            refused = "a credential needed by" if failure.is_chains_end else "the credential"
+            text = f"The identity provider refuses {refused} {self._desk.credential.name!r} for good; see the log."
+            return ProblemError("credential_rejected", text, retry_after=wait)
+        cause = f" ({failure.reason}, see the log)" if failure else ""
+        text = f"No usable token of {self._desk.label!r}{cause}; it is tried again."
+        return ProblemError("token_unavailable", text, retry_after=wait)

@@ -207,8 +207,10 @@ class Session:
     def _check_sessions(self) -> None:
         """Opens none beyond those that the identity provider allows. Raises `TokenRequestError`."""
         allowed, now = self._endpoint.max_sessions, clock.now()
+        if allowed is None:
+            return
         self._orphans = [orphan for orphan in self._orphans if orphan.gone_at > now]
-        if allowed is not None and len(self._orphans) >= allowed:
+        if len(self._orphans) >= allowed:
             # Each attempt tries to log them out first; where it cannot, they have to end by themselves.
             wait = min(orphan.gone_at for orphan in self._orphans) - now if self._desk.logout_url is None else 0.0
             detail = f"{allowed} sessions are open, and could not be logged out"
