@@ -272,7 +272,7 @@ def grants(here: str) -> dict[str, Row]:
     }
 
 
-def encodings(_here: str) -> dict[str, Row]:
+def encodings(here: str) -> dict[str, Row]:
     """How parameters travel."""
     nested = {"user": {"name": "{username}", "tries": 3, "flags": [True, None]}}
     user = NO_CLIENT | {"username": USERNAME, "password": PASSWORD}
@@ -282,6 +282,17 @@ def encodings(_here: str) -> dict[str, Row]:
         "nested-json": Row(
             user | {"grant_type": "none", "send": "json", "params": nested | {"secret": "{password}"}},
             json={"user": {"name": USERNAME, "tries": 3, "flags": [True, None]}, "secret": PASSWORD},
+        ),
+        "firebase": Row(
+            user
+            | {
+                "token_url": f"{here}/firebase/token?key={quote_plus(KEY)}",
+                "grant_type": "none",
+                "send": "json",
+                "params": {"email": "{username}", "password": "{password}"},
+            },
+            json={"email": USERNAME, "password": PASSWORD},
+            query={"key": KEY},
         ),
         "query-by-post": Row(OWN | {"send": "query"}, headers=BASIC, query=CC),
         "nothing-but-a-header": Row(OWN | {"send": "query", "grant_type": "none"}, headers=BASIC),

@@ -342,7 +342,7 @@ FAULTS = {
     "ca-folder": (of_tls("ca_file: §pem/."), "is not a regular file"),
     "ca-empty": (of_tls("ca_file: §./empty"), "empty is empty"),
     "ca-der": (of_tls("ca_file: §./binary"), "is not UTF-8 text"),
-    "ca-content": (of_tls("ca_file: §{file: pem/ca}"), "must be the path of a PEM file; the name of the file"),
+    "ca-content": (of_tls("ca_file: §{file: pem/ca}"), "ca_file: write the bare path; {file: PATH} stands for"),
     "ca-words": (of_tls("ca_file: §pem/words"), "ca_file: holds no certificates in PEM form"),
     "ca-is-key": (of_tls("ca_file: §pem/key"), "holds no certificates in PEM form"),
     "certificate-words": (
@@ -458,8 +458,8 @@ FAULTS = {
     ),
     "preset-parameter-missing": (of_credential("preset: §atlas"), "needs the parameter realm"),
     "preset-parameter-odd": (
-        of_credential('preset: §{name: ocp, realm: "a?b"}'),
-        "token_url: must not have a query; write it under params",
+        of_credential('preset: {name: ocp, realm: §"a?b"}'),
+        "preset.realm: stands in the path of token_url, and must not have a query; remove it",
     ),
     "preset-brought": (
         of_credential(f"preset: §acceleration-cloud, client_id: a, client_secret: {SECRET}, params: {{user_id: u}}"),

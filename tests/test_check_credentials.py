@@ -4,6 +4,7 @@ import datetime
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from cryptography import x509
@@ -27,6 +28,7 @@ from bearward.tokens.credential import (
     ThrottleMark,
     TokenEndpoint,
 )
+from bearward.tokens.recipe import Occasion, token_request
 from checking import ROUTES, SECRET, assert_fault, check, lacking, loaded, more, of_credential
 
 URL = "token_url: https://idp.example/token"
@@ -86,6 +88,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put("small", rsa.generate_private_key(65537, 1024))
     put("p256", ec.generate_private_key(ec.SECP256R1()))
     put("p384", ec.generate_private_key(ec.SECP384R1()))
+    openssh = serialization.PrivateFormat.OpenSSH
+    (folder / "openssh").write_bytes(own.private_bytes(pem, openssh, open_))
     put("ed", ed25519.Ed25519PrivateKey.generate())
     public_form = serialization.PublicFormat.SubjectPublicKeyInfo
     (folder / "public").write_bytes(own.public_key().public_bytes(pem, public_form))
@@ -93,6 +97,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "of-another").write_bytes(certificate(ec.generate_private_key(ec.SECP256R1())))
     (folder / "words").write_text(f"No key, {SECRET}.")
     (folder / "short").write_text(f"{SECRET}\n")
+    (folder / "marked").write_text(f"\ufeff{SECRET}\r\n")
     return folder
 
 
@@ -156,6 +161,21 @@ FAULTS = {
     ),
     "path-missing": (of_credential("source: file, path: §keys/none"), "cannot read /"),
     "path-is-a-token": (of_credential(f"source: file, path: §{SECRET}"), "cannot read the file: No such file"),
+    "path-as-reference": (
+        of_credential("source: file, path: §{file: keys/short}"),
+        "path: write the bare path; {file: PATH} stands for what is in a file",
+    ),
+    "token-with-prefix": (
+        of_credential(f"source: static, token: §bearer {SECRET}"),
+        "token: write the token alone; inject.format adds Bearer",
+    ),
+    "token-of-words": (of_credential(f"source: static, token: §{SECRET} {SECRET}"), "is no token that can be sent: v"),
+    "token-with-controls": (of_credential(f'source: static, token: §"{SECRET}\\x07"'), "is no token that can be sent"),
+    "token-too-long": (of_credential(f"source: static, token: §{'t' * (1 + (16 << 10))}"), "of at most 16 KiB"),
+    "token-not-in-its-field": (
+        of_credential(f'source: static, token: §\'{{"a": "{SECRET}"}}\', response: {{token: b}}'),
+        "is no token that can be sent",
+    ),
     "token-empty": (of_credential('source: static, token: §""'), "token: is empty"),
     "command-is-text": (of_credential(f"source: exec, command: §print {SECRET}"), "command: must be a list: [A, B]"),
     "command-empty": (of_credential("source: exec, §command: []"), "must be a list of a program and its arguments"),
@@ -167,7 +187,8 @@ FAULTS = {
         of_credential("source: exec, command: [§./none]"),
         "command.0: there is no such program; each argument is an item of its own",
     ),
-    "command-no-program": (of_credential("source: exec, command: [§keys/words]"), "there is no such program"),
+    "command-no-program": (of_credential("source: exec, command: [§keys/words]"), "is not executable; chmod +x"),
+    "command-folder": (of_credential("source: exec, command: [§./keys]"), "there is no such program"),
     "command-argument": (of_credential(f"source: exec, command: ['true', §[{SECRET}]]"), "command.1: must be text, or"),
     # client authentication
     "signing-without-key": (lacking(SIGNING), "client_key is missing; private_key_jwt needs it"),
@@ -223,18 +244,22 @@ FAULTS = {
         "but JSON; add field: private_key beside file",
     ),
     "key-is-certificate": (signing("client_key: §{file: keys/certificate}"), "PEM form, but a certificate"),
+    "key-openssh": (
+        signing("client_key: §{file: keys/openssh}"),
+        "but one in OpenSSH's form; convert it: ssh-keygen -p -m PKCS8 -f FILE",
+    ),
     "key-locked": (signing("client_key: §{file: keys/locked}"), "is protected by a password; use one without"),
     "key-of-another-kind": (
         signing("client_key: §{file: keys/p256}"),
-        "is an EC key on the curve secp256r1; RS256 needs an RSA key",
+        "is an EC key on the curve secp256r1; RS256 needs an RSA key, and this one assertion_algorithm: ES256",
     ),
     "key-no-curve": (
         signing("client_key: §{file: keys/rsa}, assertion_algorithm: ES256"),
-        "is an RSA key; ES256 needs an EC key on the curve P-256 (secp256r1)",
+        "is an RSA key; ES256 needs an EC key on the curve P-256 (secp256r1), and this one assertion_algorithm: RS256",
     ),
     "key-other-curve": (
         signing("client_key: §{file: keys/p384}, assertion_algorithm: ES256"),
-        "is an EC key on the curve secp384r1; ES256 needs",
+        "is an EC key on the curve secp384r1; ES256 needs an EC key on the curve P-256 (secp256r1), and this one",
     ),
     "key-no-edwards": (
         signing("client_key: §{file: keys/p256}, assertion_algorithm: EdDSA"),
@@ -261,12 +286,20 @@ FAULTS = {
     "assertion-unknown-field": (bearer(f"{{{KEY}, §subjct: x}}"), "assertion.subjct: unknown key; did you mean subj"),
     "assertion-list": (bearer(f"§[{SECRET}]"), "assertion: must be text, or {env: NAME}, or {file: PATH}"),
     "assertion-file": (bearer("{file: §keys/none}"), "assertion.file: cannot read /"),
-    "assertion-key": (bearer("{key: §{file: keys/p256}}"), "assertion.key: is an EC key on the curve secp256r1; RS256"),
+    "assertion-key": (
+        bearer("{key: §{file: keys/p384}}"),
+        "assertion.key: is an EC key on the curve secp384r1; RS256 needs an RSA key, and this one algorithm: ES384",
+    ),
     "assertion-certificate": (
         bearer(f"{{{KEY}, certificate: §{{file: keys/of-another}}}}"),
         "assertion.certificate: is not the certificate of the private key",
     ),
     "assertion-lifetime": (bearer(f"{{{KEY}, lifetime: §1w}}"), "assertion.lifetime: must be a duration"),
+    "assertion-lifetime-short": (bearer(f"{{{KEY}, lifetime: §10s}}"), "assertion.lifetime: must be longer than 10s"),
+    "client-assertion-lifetime-short": (
+        signing("client_key: {file: keys/rsa}, assertion_lifetime: §10.4"),
+        "assertion_lifetime: must be longer than 10s: so far in the past",
+    ),
     "assertion-claims": (bearer(f"{{{KEY}, claims: §[{SECRET}]}}"), "assertion.claims: must be a mapping"),
     "assertion-claim": (bearer(f"{{{KEY}, claims: {{a: {{env: §BEARWARD_NO}}}}}}"), "claims.a.env: the environment"),
     "assertion-time": (bearer(f"{{{KEY}, claims: {{§exp: 1}}}}"), "claims.exp: is new in each JWT; remove it"),
@@ -301,11 +334,32 @@ FAULTS = {
         signing(f"client_key: {{file: keys/rsa}}, params: {{§client_assertion: {SECRET}}}"),
         "sends this parameter itself",
     ),
-    "token-url-query": (
-        of_credential(f'token_url: §"https://idp.example/token?key={SECRET}", client_auth: none'),
-        "must not have a query; write it under params (with send: query where it must travel in the query)",
+    "token-url-query-fragment": (
+        of_credential(f'token_url: §"https://idp.example/t?key={SECRET}#x", client_auth: none'),
+        "token_url: a URL must not have a fragment here; remove it",
     ),
-    "token-url-query-relative": (of_credential("token_url: §'/t?a=b', client_auth: none"), "write it under params"),
+    "token-url-query-space": (
+        of_credential(f'token_url: §"/t?key={SECRET} x", client_auth: none'),
+        "a query may hold only visible ASCII characters",
+    ),
+    "token-url-query-umlaut": (of_credential(f'token_url: §"/t?{SECRET}=ä", client_auth: none'), "only visible ASCII"),
+    "token-url-query-without-path": (
+        of_credential(f'token_url: §"https://idp.example?key={SECRET}/x", client_auth: none'),
+        "a URL with a query needs a path before it",
+    ),
+    "token-url-path-before-query": (of_credential(f'token_url: §"/t/..?{SECRET}", client_auth: none'), "dot segments"),
+    "token-url-query-in-the-clear": (
+        of_credential(f'token_url: §"http://idp.example/t?{SECRET}", client_auth: none'),
+        "http:// sends secrets in the clear",
+    ),
+    "token-url-query-principal": (
+        of_credential(f'§token_url: "/t?{SECRET}={{principal}}", client_auth: none'),
+        "token_url: {principal} stands here, but the credential has no principal",
+    ),
+    "logout-url-query": (
+        public(f'logout_url: §"https://idp.example/out?key={SECRET}"'),
+        "logout_url: a URL must not have a query here; remove it",
+    ),
     "audience": (more("§audience: https://api.example"), "audience: unknown key: write it under params"),
     # body
     "body-with-grant": (public(f"body: {SECRET}, §grant_type: password"), "body stands in place of all parameters"),
@@ -421,6 +475,7 @@ FAULTS = {
         "token_store.url: unknown key; known: path",
     ),
     "store-folder": (f"token_store: {{path: §keys}}\n{more('')}", "token_store.path: is a folder; write the path of a"),
+    "store-as-reference": (f"token_store: {{path: §{{file: tokens}}}}\n{more('')}", "path: write the bare path"),
     "store-nowhere": (
         f"token_store: {{path: §none/tokens}}\n{more('')}",
         "token_store.path: its folder does not exist",
@@ -598,7 +653,8 @@ def test_limits_of_the_vendor(file: Path) -> None:
     read = credential(
         file,
         of_credential(
-            f"{PUBLIC}, grant_type: password, username: u, password: p, max_sessions: 5, max_token_requests: 10/7d"
+            f"{PUBLIC}, grant_type: password, logout_url: /out, username: u, password: p, max_sessions: 5, "
+            "max_token_requests: 10/7d"
         ),
     )
 
@@ -645,6 +701,47 @@ def test_placeholders_in_the_path_of_a_token_url(file: Path) -> None:
     assert isinstance(read.source, TokenEndpoint)
     assert read.source.token_url == url
     assert read.chained == ("b.c",)
+
+
+@pytest.mark.parametrize("origin", ["https://idp.example", ""])
+def test_a_query_of_a_token_url_stays_as_written(file: Path, origin: str) -> None:
+    url = f"{origin}/t;{{client_id}}?key=A%2fb&&+%20/?{{token:b}}=..&x={{unknown}}"
+    text = named(a=f'token_url: "{url}", client_auth: none, client_id: i', b="token_url: /t, client_auth: none")
+
+    read = credential(file, text)
+
+    assert isinstance(read.source, TokenEndpoint)
+    assert read.source.token_url == url
+    assert read.chained == ("b",)
+
+
+@pytest.mark.parametrize("principal", ["..", "a&b=c#d/ü"])
+def test_a_principal_in_a_query_is_one_value(file: Path, principal: str) -> None:
+    source = endpoint(file, f'token_url: "https://idp.example/t?u={{principal}}", client_auth: none, {PRINCIPAL}')
+
+    url = token_request(source, source.token_url, Occasion(principal), None).url
+
+    assert parse_qs(urlsplit(url).query) == {"u": [principal]}
+    assert (urlsplit(url).path, urlsplit(url).fragment) == ("/t", "")
+
+
+def test_a_slash_at_the_end_of_a_presets_url_is_cut(file: Path) -> None:
+    keycloak = "preset: {name: keycloak, url: 'https://sso.example/auth/', realm: r}, client_id: i, client_secret: s"
+    auth0 = "preset: {name: auth0, domain: a.example, audience: 'https://a.example/'}, client_id: i, client_secret: s"
+
+    read = endpoint(file, keycloak)
+
+    of_realm = "https://sso.example/auth/realms/r/protocol/openid-connect"
+    assert (read.token_url, read.logout_url) == (f"{of_realm}/token", f"{of_realm}/logout")
+    assert endpoint(file, auth0).params == {"audience": Secret("https://a.example/")}
+
+
+def test_a_password_at_keycloak_ends_its_sessions(file: Path) -> None:
+    keycloak = "preset: {name: keycloak, url: 'https://sso.example', realm: r}, client_auth: none, client_id: i"
+
+    code, output = check(file, of_credential(f"{keycloak}, grant_type: password, username: u, password: p"))
+
+    assert (code, "warning" in output) == (0, False)
 
 
 def test_what_is_chained_is_named_once_and_used(file: Path) -> None:
@@ -694,6 +791,32 @@ def test_where_tokens_are_kept(file: Path) -> None:
         ),
         (of_credential("source: static, token: $TOKEN"), "token", "a variable is written {env: NAME}"),
         (
+            public(f"grant_type: refresh_token, refresh_token: {SECRET}"),
+            "grant_type",
+            "a rotated refresh token is lost with the process; add token_store: {path: FILE}",
+        ),
+        (
+            public("grant_type: password, username: u, password: p"),
+            "grant_type",
+            "sessions stay open after a stop; add logout_url",
+        ),
+        (
+            public("grant_type: password, username: keys/short, password: p"),
+            "username",
+            "is sent as it stands here; the content of a file is written {file: PATH}",
+        ),
+        (more("").replace(SECRET, "keys/short"), "client_secret", "the content of a file is written {file: PATH}"),
+        (more("").replace(SECRET, f"'{SECRET} '"), "client_secret", "has blanks, a line break or a byte order mark"),
+        (more("").replace(SECRET, f'"\\r{SECRET}"'), "client_secret", "has blanks, a line break or a byte order mark"),
+        (more("").replace(SECRET, "{file: keys/marked}"), "client_secret", "has blanks, a line break or a byte order"),
+        (more("").replace(SECRET, "'x{client_id}'"), "client_secret", "placeholders are filled only in token_url, p"),
+        (more("scope: 'a {token:a}'"), "scope", "is sent as it stands here; placeholders are filled only in"),
+        (
+            public("grant_type: password, username: '{principal}', password: p"),
+            "username",
+            "is sent as it stands here; placeholders are filled only in",
+        ),
+        (
             public('client_id: "a+b", client_secret: s, headers: {A: "Basic {client_basic}"}').replace("a:", "a:", 1),
             "",
             "the two forms of Basic authentication differ",
@@ -706,6 +829,27 @@ def test_what_is_warned_of(file: Path, text: str, at: str, said: str) -> None:
     assert code == 0
     place = ".".join(filter(None, ["credentials.a", at]))
     assert any(f"{place}: " in line and said in line for line in output.splitlines() if "warning: " in line), output
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"token_store: {{path: tokens}}\n{public('grant_type: refresh_token, refresh_token: r')}",
+        public("grant_type: password, logout_url: /out, username: u, password: p").replace("https://idp.example", ""),
+        more("basic_encoding: raw").replace(SECRET, "{file: keys/short}"),
+        more("basic_encoding: raw").replace(SECRET, "{env: BEARWARD_NAME}"),
+        of_credential(f"source: static, token: '{SECRET} '"),
+        more("basic_encoding: raw").replace(SECRET, f"'{{x}} {SECRET}'"),
+        more("basic_encoding: raw").replace(SECRET, f"'{'x' * 5000}'"),
+    ],
+    ids=range(7),
+)
+def test_what_is_not_warned_of(file: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEARWARD_NAME", "keys/short")
+
+    code, output = check(file, text)
+
+    assert (code, "warning" in output) == (0, False), output
 
 
 def test_a_preset_brings_a_part_of_an_assertion(file: Path) -> None:

@@ -159,11 +159,11 @@ def _argv(command: list[str], path: Path, report: Report, folder: FilePath) -> t
         report.add(path, "must be a list of a program and its arguments: [PROGRAM, ARG]", at="key", unless=[path])
         return ()
     program = str(folder / command[0]) if "/" in command[0] else command[0]
-    if "/" in program and os.path.isfile(program) and not os.access(program, os.X_OK):
-        report.add((*path, 0), "is not executable; chmod +x")
-    elif shutil.which(program) is None:
+    if shutil.which(program) is None:
         text = "there is no such program" + ("" if "/" in program else " on PATH")
-        report.add((*path, 0), text + "; each argument is an item of its own, and there is no shell")
+        text += "; each argument is an item of its own, and there is no shell"
+        is_there = shutil.which(program, os.F_OK) is not None
+        report.add((*path, 0), "is not executable; chmod +x" if is_there else text)
     return (program, *command[1:])
 
 

@@ -87,7 +87,7 @@ def _misfit(private: Any, algorithm: str, field: str) -> str | None:
         return None
     wanted = f"an EC key on the curve {name} ({curve})" if curve else "an RSA key"
     wanted = "an Ed25519 or Ed448 key" if algorithm == "EdDSA" else wanted
-    return f"is {kind}; {algorithm} needs {wanted}" + (f", this one {field}: {fitting}" if fitting else "")
+    return f"is {kind}; {algorithm} needs {wanted}" + (f", and this one {field}: {fitting}" if fitting else "")
 
 
 def _refused(private: Any, algorithm: str) -> str | None:

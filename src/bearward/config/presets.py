@@ -94,7 +94,10 @@ def _parameters(preset: Preset, given: dict[str, Tree], path: Path, report: Repo
             values[name] = str(read_plain(value, folder))
         except WrongError as error:
             report.add((*path, name), str(error))
+    token_url = str(preset.credential.get("token_url", ""))
     for name in preset.parameters:
+        if "?" in values.get(name, "") and f"{{{name}}}" in token_url:
+            report.add((*path, name), "stands in the path of token_url, and must not have a query; remove it")
         if name not in values:
             report.add(
                 path, f"the preset needs the parameter {name}: write {{name: ..., {name}: ...}}", unless=[(*path, name)]

@@ -61,7 +61,9 @@ def check_query(query: str) -> None:
     if "#" in query:
         raise WrongError("a URL must not have a fragment here; remove it (# is %23)")
     if not query.isascii() or not query.isprintable() or " " in query:
-        raise WrongError("a query may hold only visible ASCII characters; write others in their %-form (a space is %20)")
+        raise WrongError(
+            "a query may hold only visible ASCII characters; write others in their %-form (a space is %20)"
+        )
 
 
 def check_prefix(prefix: str) -> None:
