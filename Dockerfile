@@ -41,7 +41,7 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
     CMD ["python", "-I", "-c", "import urllib.request as u; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:9465/livez', timeout=2)"]
 
 # Exec form: bearward is process 1 and gets the signals itself. It takes up to 30 s to finish what is in flight,
-# then ends its sessions; `docker stop` kills after 10 s unless told otherwise (--stop-timeout 50).
+# then ends its sessions; `docker stop` kills after 10 s unless told otherwise (--stop-timeout 60).
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m", "bearward"]
 CMD ["run", "-c", "/etc/bearward/config.yaml"]
