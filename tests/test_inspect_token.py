@@ -45,7 +45,7 @@ SIGNING = {"client_id": CLIENT, "client_auth": "private_key_jwt", "client_key": 
 BY_PASSWORD = {"grant_type": "password", "client_auth": "none", "client_id": CLIENT, "username": USER}
 
 Fields = dict[str, Any]
-Judge = Callable[[TokenRequest], web.Response]
+Judge = Callable[["Asked"], web.Response]
 
 
 # ── an identity provider that takes one exact request, and says to every other one what real ones say ────────
@@ -108,17 +108,30 @@ def said(status: int, error: str, description: str) -> Judge:
     return always(status, {"error": error, "error_description": description})
 
 
+def moved(to: str) -> Judge:
+    """To an address that may have the `{path}` that was asked for."""
+    return lambda asked: web.Response(status=301, headers={"Location": to.format(path=asked.path)})
+
+
+@dataclass
+class Asked(TokenRequest):
+    """A token request with the path that it was sent to."""
+
+    path: str = ""
+
+
 class Provider:
     """One origin; the first part of a path says which judge there is."""
 
     def __init__(self) -> None:
         self.site = Site(self._answer)
         self.judges: dict[str, Judge] = {}
-        self.asked: dict[str, list[TokenRequest]] = {}
+        self.asked: dict[str, list[Asked]] = {}
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         name = request.path.split("/")[1]
-        asked = await TokenRequest.read(request)
+        asked = await Asked.read(request)
+        asked.path = request.path
         self.asked.setdefault(name, []).append(asked)
         return self.judges[name](asked)
 
@@ -222,6 +235,7 @@ class Mistake:
     path: str = "/token"
     in_file: str | None = None
     """What stands in the file of the client's secret."""
+    options: tuple[str, ...] = ()
 
 
 LOGIN_PAGE = "<!DOCTYPE html><form action=/login><input type='password'></form>"
@@ -290,7 +304,7 @@ async def make(stage: Stage, case: str, mistake: Mistake, *, apart: bool = False
     if mistake.in_file is not None:
         (stage.folder / case).write_bytes(mistake.in_file.encode())
         fields["client_secret"] = {"file": case}
-    outcome = await stage.token({"mine": fields}, apart=apart, requests=None)
+    outcome = await stage.token({"mine": fields}, *mistake.options, apart=apart, requests=None)
     assert len(stage.provider.asked[case]) == 1, "a diagnosis asks for nothing more"
     return outcome
 
@@ -383,7 +397,69 @@ MORE: dict[str, Mistake] = {
     ),
     "a path that takes no POST": Mistake(always(405, "no"), BASIC, "no POST", "token_url"),
     "http in place of https": Mistake(
-        always(301, "", Location="https://127.0.0.1/token"), BASIC, "wants https", "token_url: write https://"
+        moved("https://127.0.0.1:8443{path}"), BASIC, "wants https", "token_url: https://127.0.0.1:8443/more"
+    ),
+    "a page to log in, by https": Mistake(
+        moved("https://idp.example/ui/login?next=x"), BASIC, "page to log in: https://idp.example/ui/login", "token_url"
+    ),
+    "another host, by https": Mistake(
+        moved("https://idp.example{path}"), BASIC, "another host: https://idp.example/more", "token_url: as the vendor"
+    ),
+    "another path, by https": Mistake(
+        moved("https://127.0.0.1/"), BASIC, "another address: https://127.0.0.1/", "token_url: as the vendor"
+    ),
+    "a redirect to nowhere": Mistake(moved("http://[oops"), BASIC, "does not say where", "token_url"),
+    "the discovery address": Mistake(
+        always(405, "no"),
+        BASIC,
+        "the discovery address",
+        "token_endpoint",
+        "/realms/a/.well-known/openid-configuration",
+    ),
+    "a discovery address that answers": Mistake(
+        always(200, {"token_endpoint": "https://idp.example/oauth/token"}), BASIC, "the discovery address", "token_url"
+    ),
+    "Keycloak's authorization address": Mistake(
+        always(404, "no"),
+        BASIC,
+        "the authorization address",
+        "token_endpoint",
+        "/auth/realms/acme/protocol/openid-connect/auth",
+    ),
+    "Microsoft's authorization address": Mistake(
+        always(200, LOGIN_PAGE, **{"Content-Type": "text/html"}),
+        BASIC,
+        "the authorization address",
+        "token_endpoint",
+        "/common/oauth2/v2.0/authorize",
+    ),
+    "a token address that is called auth": Mistake(
+        basic(SECRET), BASIC | {"client_secret": WRONG}, "client_secret is", "client_secret", "/v1/auth"
+    ),
+    "an answer in XML": Mistake(
+        always(200, f"<session><token>{TOKEN}</token></session>"), BASIC, "the answer is XML", "source: exec"
+    ),
+    "an answer in XML, and a header": Mistake(
+        always(200, "<session/>", **{"X-Auth-Token": TOKEN}),
+        BASIC,
+        "in the header X-Auth-Token",
+        "{header: X-Auth-Token}",
+    ),
+    "a client that Keycloak does not know": Mistake(
+        said(401, "invalid_client", "Invalid client or Invalid client credentials"),
+        BASIC | {"client_secret": ODD_SECRET},
+        "the client_id is unknown",
+        "client_id: check it",
+        KEYCLOAK,
+    ),
+    "a token with its prefix": Mistake(
+        always(200, {"access_token": f"Bearer {TOKEN}"}), BASIC, "access_token has a Bearer prefix", "response.token"
+    ),
+    "a code that is no refusal": Mistake(
+        always(200, {"code": 0, "message": "all is well", "data": {"id": 7}}), BASIC, "another address", "token_url"
+    ),
+    "a code that is a refusal": Mistake(
+        always(200, {"code": 1402, "data": {}}), BASIC, "this is a refusal", "response.refusal"
     ),
     "a slash too few": Mistake(always(308, "", Location="token/"), BASIC, "slash", "token_url: let its path be"),
     "another form of parameters": Mistake(always(415, "no such type"), BASIC, "another form", "send: json"),
@@ -411,6 +487,7 @@ MORE: dict[str, Mistake] = {
         BASIC | {"grant_type": "refresh_token", "refresh_token": WRONG},
         "refresh token is spent",
         "refresh_token",
+        options=("--spend",),
     ),
     "a secret in quotes": Mistake(
         basic(SECRET), BASIC, "quotation marks", "off client_secret", in_file=f'"{SECRET}"\n'
@@ -430,6 +507,16 @@ MORE: dict[str, Mistake] = {
 @pytest.mark.parametrize("name", MORE)
 async def test_other_mistakes(stage: Stage, name: str) -> None:
     assert_first(await make(stage, f"more{list(MORE).index(name)}", MORE[name]), MORE[name])
+
+
+@pytest.mark.parametrize("code", ["invalid_client", "unauthorized_client"])
+async def test_keycloak_is_never_sent_the_raw_encoding(stage: Stage, code: str) -> None:
+    """It decodes, as RFC 6749 §2.3.1 wants it."""
+    judge = said(401, code, "Invalid client or Invalid client credentials")
+    fields = stage.fields("decodes", judge, KEYCLOAK, BASIC | {"client_secret": ODD_SECRET})
+    outcome = await stage.token({"mine": fields})
+    assert outcome.suggestions
+    assert not any("basic_encoding" in attempt for _, attempt in outcome.suggestions)
 
 
 async def test_what_an_identity_provider_echoes_is_hidden(stage: Stage) -> None:
@@ -671,6 +758,12 @@ async def test_a_file_with_a_token_of_the_past(stage: Stage) -> None:
     assert "token of the past" in outcome.suggestions[0][0]
 
 
+async def test_a_file_with_a_whole_header(stage: Stage) -> None:
+    (stage.folder / "prefixed").write_text(f"Bearer {TOKEN}\n")
+    outcome = await stage.token({"mine": {"source": "file", "path": "prefixed"}}, requests=0)
+    assert "has Bearer before the token" in outcome.suggestions[0][0]
+
+
 async def test_a_static_token(stage: Stage) -> None:
     fields = {"source": "static", "token": {"env": "MY_TOKEN"}, "inject": {"header": "X-Session", "format": "{token}"}}
     outcome = await stage.token({"mine": fields}, env={"MY_TOKEN": TOKEN}, requests=0)
@@ -731,3 +824,100 @@ async def test_a_name_that_is_not_there_and_a_principal_that_is_missing(stage: S
     outcome = await stage.token({"mine": stage.fields("user", always(200, {}), "/token", fields)}, requests=0)
     assert outcome.code == 2
     assert "say whose with --principal" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"grant_type": "refresh_token", "refresh_token": REFRESH},
+        {"grant_type": "none", "params": {"grant_type": "refresh_token", "refresh_token": REFRESH}},
+        {"body": f"grant_type=refresh_token&refresh_token={REFRESH}"},
+    ],
+)
+async def test_a_refresh_token_is_used_only_when_told_so(stage: Stage, fields: Fields) -> None:
+    """Wherever in a chain; what comes before it in the chain is not asked either."""
+    outer = BASIC | {"params": {"first": "{token:before}", "second": "{token:mine}"}}
+    credentials = {
+        "mine": stage.fields("seed", lambda _asked: granted(refresh_token=WRONG), "/token", BASIC | fields),
+        "before": stage.fields("before", basic(SECRET), "/token", BASIC),
+        "outer": stage.fields("outer2", lambda _asked: granted(), "/token", outer),
+    }
+    chain = {"outer": credentials["outer"], "before": credentials["before"], "mine": credentials["mine"]}
+    for one in (credentials, chain):
+        outcome = await stage.token(one, requests=0)
+        assert (outcome.code, outcome.stdout) == (2, "")
+        assert "mine has grant_type: refresh_token: nothing was sent." in outcome.stderr
+        assert "session would end for good. --spend asks all the same" in outcome.stderr
+    outcome = await stage.token(chain, "--spend", requests=3)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert stage.provider.asked["seed"][-1].form["refresh_token"] == REFRESH
+
+
+async def test_the_help_says_that_a_refresh_token_is_not_used() -> None:
+    outcome = await own_run(["token", "--help"], {})
+    assert "nothing is sent without --spend" in " ".join(outcome.stdout.split())
+
+
+async def test_the_words_of_placeholders_are_no_secrets(stage: Stage) -> None:
+    """What stands for them is one, and so is what is written beside them."""
+    fields = BASIC | {
+        "client_secret": SECRET,
+        "username": USER,
+        "password": PASSWORD,
+        "headers": {"X-Login": "{username}:{password}", "X-Key": f"Key {{client_secret}} {WRONG}"},
+        "params": {"client_assertion_type": "urn:x:client_assertion", "client_assertion": "Bearer {assertion}",
+                   "username": "client_id={username}"},
+        "assertion": {"issuer": CLIENT, "key": {"file": "key.pem"}},
+    }  # fmt: skip
+    echo = f"bad '{WRONG}' or '{USER}' with '{PASSWORD}' in client_assertion of username, client_secret '{SECRET}'"
+    fields = stage.fields("words", said(401, "invalid_client", echo), "/token", fields)
+    outcome = await stage.token({"mine": fields})
+    text = " ".join(outcome.stderr.split())
+    assert (
+        "form grant_type: client_credentials client_assertion: *** "
+        "client_assertion_type: urn:x:client_assertion username: ***" in text
+    )
+    assert "it says bad '***' or '***' with '***' in client_assertion of username, client_secret '***'" in text
+
+
+@pytest.mark.parametrize("send", ["json", "form"])
+async def test_the_names_in_a_body_are_no_secrets(stage: Stage, send: str) -> None:
+    form = "userName={username}&loginPassword={password}&apiKey=" + WRONG
+    body = f'{{"userName": "{{username}}", "loginPassword": "{{password}}", "apiKey": "{WRONG}"}}'
+    kind = "application/json" if send == "json" else "application/x-www-form-urlencoded"
+    fields = {
+        "client_auth": "none", "username": USER, "password": PASSWORD, "headers": {"Content-Type": kind},
+        "body": body if send == "json" else form,
+    }  # fmt: skip
+    judge = always(200, {"message": f"loginPassword {PASSWORD} or apiKey {WRONG} of {USER} is wrong"})
+    outcome = await stage.token({"mine": stage.fields("body", judge, "/token", fields)})
+    text = " ".join(outcome.stderr.split())
+    assert "userName: *** loginPassword: *** apiKey: ***" in text
+    assert "it says loginPassword *** or apiKey *** of *** is wrong" in text
+
+
+@pytest.mark.parametrize("fields", [{}, {"send": "query", "method": "GET"}])
+async def test_the_query_of_the_token_url_is_hidden(stage: Stage, fields: Fields) -> None:
+    echo = f"no such key: {SECRET}, {WRONG}"
+    fields = stage.fields("query", said(401, "invalid_client", echo), f"/token?key={SECRET}&{WRONG}", BASIC | fields)
+    outcome = await stage.token({"mine": fields})
+    assert re.search(r"^token URL +http://127.0.0.1:\d+/query/token\?\*\*\*$", outcome.stderr, re.MULTILINE)
+    assert "to the token URL\n" in outcome.stderr
+    assert "no such key: ***, ***" in outcome.stderr
+    assert dict(stage.provider.asked["query"][-1].query)["key"] == SECRET
+
+
+async def test_a_program_that_prints_a_bare_token(stage: Stage) -> None:
+    fields = {"source": "exec", "command": ["echo", TOKEN]}
+    outcome = await stage.token({"mine": fields}, requests=0)
+    assert 'response: {token: ""}, and ttl' in outcome.suggestions[0][1]
+    outcome = await stage.token({"mine": fields | {"response": {"token": ""}, "ttl": "5m"}}, requests=0)
+    assert outcome.code == 0
+
+
+async def test_a_program_that_prints_an_old_token(stage: Stage) -> None:
+    status = {"token": TOKEN, "expirationTimestamp": "2020-01-01T00:00:00Z"}
+    document = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}
+    outcome = await stage.token({"mine": {"source": "exec", "command": ["echo", json.dumps(document)]}}, requests=0)
+    assert "the command's token is old" in outcome.suggestions[0][0]
+    assert len(outcome.suggestions) == 1

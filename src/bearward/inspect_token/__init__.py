@@ -43,9 +43,9 @@ async def _inspect(settings: Settings, name: str, principal: str, show: bool, sp
             raise NotInspectedError(f"{name} has a token for each principal: say whose with --principal")
         if not spend and (spent := _spent(source)) is not None:
             raise NotInspectedError(
-                f"{spent.label} has grant_type: refresh_token: nothing was sent. A server may take a refresh token only "
-                "once: it would be used up here, and seen twice it ends the session of a bearward that runs, for good. "
-                "--spend asks all the same; what comes in its place is not kept"
+                f"{spent.label} has grant_type: refresh_token: nothing was sent. A server may take a refresh token "
+                "once only: it would be used up here, or if a running bearward has used it already, that one's "
+                "session would end for good. --spend asks all the same; what comes in its place is not kept"
             )
         issued = await steps.walk(source)
         await steps.end(keep_sessions=show and issued is not None)

@@ -83,7 +83,8 @@ def _exchanged(step: Step) -> Iterator[str]:
         for path, value in (*parameters(exchange.request)[1], *query):
             is_text = isinstance(value, str) or len(str(value)) >= _LEAST_TO_HIDE
             if last_name(path) not in HARMLESS_PARAMETERS and is_text:
-                yield str(value) or path
+                yield str(value)
+        yield from (name for name, value in query if not value)  # as in ?KEY
         if exchange.answer is not None:
             yield from _answered(exchange.answer, step.source.credential.reading)
     if step.issued is not None:

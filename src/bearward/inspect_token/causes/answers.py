@@ -2,19 +2,26 @@
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from ...tokens.answer import Answer
-from ...tokens.credential import GivenToken
+from ...tokens.credential import Command, GivenToken
 from ...tokens.failure import Reason
 from ...tokens.lifetime import at, claims, number
-from ..exchange import has_login, is_html
+from ..exchange import has_login, is_html, is_xml
+from ..hidden import revealed
 from .evidence import Evidence, Suggestion
 
 _RATE = r"rate.?limit|too many (request|token|call)|throttl|quota|too frequent|try again in|slow down"
 _TOKEN_NAMES = re.compile(r"token|jwt|bearer|session|ticket|credential|api_?key", re.IGNORECASE)
 _OTHERS = re.compile(r"refresh|id_?token|type|csrf|xsrf|expir|hint|state", re.IGNORECASE)
 _LIKE_A_TOKEN = re.compile(r"[\x21-\x7e]{16,}")
+_HAS_PREFIX = re.compile(r"Bearer +[\x21-\x7e]{16,}", re.IGNORECASE)
+_HAS_LOGIN = re.compile(r"log-?[io]n|sign-?in|\bsso\b|\bsaml", re.IGNORECASE)
+_AS_WRITTEN = "token_url: as the vendor's document has it; redirects are not followed."
+_DISCOVERY = re.compile(r"/\.well-known/[\w-]+/?$")
+_AUTHORIZATION = re.compile(r"/(auth|authorize)/?$")
+_FINE = frozenset({"ok", "success", "succeeded", "successful", "true", "200", "201"})
 _SKEW = 30.0
 _LEAST_EPOCH = 1e9
 """As a moment, a number below this lies before 2001."""
@@ -29,6 +36,7 @@ def about_answers(evidence: Evidence) -> Iterator[Suggestion]:
             yield from _expired(evidence)
         return
     yield from _disguised(evidence)
+    yield from _other_address(evidence, evidence.answer)
     match evidence.reason:
         case Reason.NO_TOKEN:
             yield from _no_token(evidence, evidence.answer)
@@ -60,6 +68,28 @@ def _disguised(evidence: Evidence) -> Iterator[Suggestion]:
         )
 
 
+def _other_address(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
+    """The addresses that stand beside the token endpoint's in an openid-configuration (RFC 8414 §2, RFC 6749 §3.1)."""
+    if evidence.reason not in {Reason.NO_TOKEN, Reason.REFUSED, Reason.PASSWORD_REFUSED}:
+        return
+    if _DISCOVERY.search(evidence.path) or "token_endpoint" in _top(evidence):
+        yield Suggestion(
+            94,
+            "this is the discovery address, which tells where the token endpoint is.",
+            "token_url: take token_endpoint out of what it answers to a GET.",
+        )
+    elif _AUTHORIZATION.search(evidence.path) and (300 <= answer.status < 400 or _is_no_endpoint(answer)):
+        yield Suggestion(
+            90 if "openid" in evidence.path or "oauth" in evidence.path else 84,
+            "this is the authorization address, where people log in with a browser.",
+            "token_url: take token_endpoint out of /.well-known/openid-configuration.",
+        )
+
+
+def _is_no_endpoint(answer: Answer) -> bool:
+    return answer.status in {404, 405} or is_html(answer)
+
+
 def _local_or_malformed(evidence: Evidence) -> Iterator[Suggestion]:
     if evidence.endpoint is not None:
         url = urlsplit(evidence.token_url)
@@ -67,12 +97,24 @@ def _local_or_malformed(evidence: Evidence) -> Iterator[Suggestion]:
             70, f"what answers at {url.netloc} is no token endpoint.", "token_url: check host, port and path."
         )
     elif isinstance(evidence.credential.source, GivenToken):
+        if any(_HAS_PREFIX.fullmatch(text.strip()) for text in revealed([evidence.credential.source.token])):
+            yield Suggestion(
+                88,
+                "what was read has Bearer before the token.",
+                "take the prefix off; inject.format puts it there again.",
+            )
         yield Suggestion(
             75,
             "what was read is not the token alone: JSON around it, spaces within, or several lines.",
             "response.token: the field that holds it, as in response.token: access_token; else put right what is read.",
         )
     else:
+        if "not JSON" in evidence.failure.detail:
+            yield Suggestion(
+                80,
+                "what was printed is no JSON, but perhaps the token itself.",
+                'response: {token: ""}, and ttl, as a bare token may not tell how long it lives.',
+            )
         yield Suggestion(
             75,
             "what was printed is in none of the known forms, or has the token in another field.",
@@ -85,7 +127,7 @@ def _local_or_malformed(evidence: Evidence) -> Iterator[Suggestion]:
 
 def _no_token(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
     if 300 <= answer.status < 400:
-        yield from _redirect(evidence, answer)
+        yield from _redirect(evidence)
     elif is_html(answer):
         what = "a page to log in" if has_login(answer) else "a web page"
         yield Suggestion(
@@ -103,28 +145,32 @@ def _no_token(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
         yield from _elsewhere(evidence, answer)
 
 
-def _redirect(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
-    own = urlsplit(evidence.token_url)
-    to = urlsplit(urljoin(evidence.token_url, answer.headers.get("Location", "")))
-    if (own.scheme, to.scheme) == ("http", "https"):
-        yield Suggestion(90, "the server wants https.", "token_url: write https:// in place of http://.")
-    elif to.path.rstrip("/") == own.path.rstrip("/") and to.netloc == own.netloc:
-        yield Suggestion(88, "the path differs by the slash at its end.", f"token_url: let its path be {to.path}.")
-    elif to.netloc != own.netloc:
-        yield Suggestion(
-            75,
-            "the token endpoint is at another host, or this leads to a page to log in.",
-            "token_url: as the vendor's document has it; redirects are not followed.",
-        )
+def _redirect(evidence: Evidence) -> Iterator[Suggestion]:
+    own, to = urlsplit(evidence.asked_url), evidence.target
+    if to is None:
+        yield Suggestion(75, "the token endpoint is elsewhere; the redirect does not say where.", _AS_WRITTEN)
+    elif (own.scheme, own.hostname, own.path) == ("http", to.hostname, to.path) and to.scheme == "https":
+        has_port = own.port is not None or to.port is not None
+        change = evidence.leads_to if has_port else "write https:// in place of http://."
+        yield Suggestion(90, "the server wants https.", f"token_url: {change}")
+    elif to.path.rstrip("/") == own.path.rstrip("/") and to.netloc == own.netloc and to.path != own.path:
+        path = evidence.path.rstrip("/") + ("/" if to.path.endswith("/") else "")
+        yield Suggestion(88, "the path differs by the slash at its end.", f"token_url: let its path be {path}")
+    elif _HAS_LOGIN.search(f"{to.netloc}{to.path}") and "token" not in to.path:
+        yield Suggestion(85, f"it leads to a page to log in: {evidence.leads_to}", _AS_WRITTEN)
     else:
-        yield Suggestion(
-            75,
-            "the path is not that of the token endpoint: it leads elsewhere.",
-            "token_url: as the vendor's document has it; redirects are not followed.",
-        )
+        what = "host" if to.hostname != own.hostname else "address"
+        yield Suggestion(75, f"it leads to another {what}: {evidence.leads_to}", _AS_WRITTEN)
 
 
 def _elsewhere(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
+    prefixed = [path for path, value in evidence.fields if isinstance(value, str) and _HAS_PREFIX.fullmatch(value)]
+    for path in prefixed[:1]:
+        yield Suggestion(
+            90,
+            f"the value of {path} has a Bearer prefix, which is no part of a token.",
+            "response.token: another field, if one has the token alone; else source: exec, to take it off.",
+        )
     names = [path for path, value in evidence.fields if _is_token(path, value)]
     found = sorted(names, key=lambda path: (bool(_OTHERS.search(path)), "access" not in path.lower(), len(path)))[:3]
     if found:
@@ -138,15 +184,30 @@ def _elsewhere(evidence: Evidence, answer: Answer) -> Iterator[Suggestion]:
         if _names_token(name):
             yield Suggestion(78, f"the token stands in the cookie {name}.", f"response.token: {{cookie: {name}}}")
     body, text = evidence.document, answer.body.decode("utf-8", "replace").strip()
-    if (body is None or isinstance(body, str)) and _LIKE_A_TOKEN.fullmatch(text):
+    if is_xml(answer):
+        yield Suggestion(
+            76,
+            "the answer is XML; of that only a header or a cookie can be read.",
+            "response.token: {header: NAME} or {cookie: NAME}, if the token is there too; else source: exec.",
+        )
+    elif (body is None or isinstance(body, str)) and _LIKE_A_TOKEN.fullmatch(text):
         yield Suggestion(85, "the whole body is the token.", 'response.token: ""')
-    if evidence.says or {"code", "error", "errors", "status"} & _top(evidence):
+    if _is_refusal(evidence):
         yield Suggestion(
             70,
             f"this is a refusal, told with status {answer.status}; the answer above says why.",
             "do what it says; response.refusal: {field: code, not: [0, 200]} makes it count as one.",
         )
     yield Suggestion(40, "token_url is another address of the vendor's.", "token_url: compare it with their document.")
+
+
+def _is_refusal(evidence: Evidence) -> bool:
+    """Whether a code says so, or where there is none, words: `{"code": 0, "message": "success"}` does not."""
+    document = evidence.document if isinstance(evidence.document, dict) else {}
+    marks = [document[name] for name in ("code", "status", "success") if name in document]
+    errors = [document[name] for name in ("error", "errors") if document.get(name)]
+    is_fine = all(mark is None or str(mark).lower() in _FINE or not str(mark).strip("0") for mark in marks)
+    return bool(errors) or not is_fine or (not marks and evidence.says.strip(" .!") not in {"", *_FINE})
 
 
 def _top(evidence: Evidence) -> set[str]:
@@ -169,6 +230,13 @@ def _is_token(path: str, value: object) -> bool:
 
 def _expired(evidence: Evidence) -> Iterator[Suggestion]:
     field = evidence.failure.detail.partition(" ")[0]
+    if isinstance(evidence.credential.source, Command):
+        yield Suggestion(
+            85,
+            "the command's token is old: it prints one of the past, perhaps out of a cache of its own.",
+            "command: an option that has it make a new one; or log it in again.",
+        )
+        return
     if evidence.endpoint is None:
         yield Suggestion(
             85,

@@ -52,6 +52,12 @@ def about_clients(evidence: Evidence) -> Iterator[Suggestion]:
 
 def _wrong(evidence: Evidence) -> Suggestion:
     secret = evidence.client.secret
+    if evidence.is_keycloak and evidence.code == "invalid_client":
+        return Suggestion(
+            84,
+            "the client_id is unknown in this realm (to a wrong secret Keycloak says unauthorized_client).",
+            "client_id: check it, and the realm in token_url.",
+        )
     origin = f" (now from {secret.origin})" if secret else ""
     if evidence.code == "unauthorized_client":
         told = (
@@ -78,7 +84,9 @@ def _encoding(evidence: Evidence, client: Client) -> Iterator[Suggestion]:
     other = "raw" if client.basic_encoding == "form" else "form"
     weight = 90 if evidence.is_said(r"encod|decod") else 72
     if evidence.is_keycloak:  # it decodes
-        weight = 60 if other == "raw" else 82
+        if other == "raw":
+            return
+        weight = 82
     yield Suggestion(
         weight,
         "client_id or client_secret has characters on which the two encodings of Basic differ, "

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ...address import is_loopback
 from ...egress import EgressProxy
@@ -32,6 +32,8 @@ class Evidence:
 
     credential: Credential
     token_url: str
+    asked_url: str
+    """The token URL as it was asked, with what is secret."""
     failure: TokenRequestError
     answer: Answer | None
     document: Any
@@ -39,6 +41,10 @@ class Evidence:
     """All of the document, as `exchange.fields_of` tells."""
     says: str
     """What the answer says in words, in lower case; of a page for people nothing."""
+    target: SplitResult | None
+    """Where a redirect leads, with what may be secret."""
+    leads_to: str
+    """Where a redirect leads, as far as it may be shown; empty where it does not tell."""
     egress: EgressProxy | None
     """What the request went through."""
     is_local: bool
@@ -50,16 +56,20 @@ class Evidence:
     def of(cls, step: Step, egress: EgressProxy | None, mask: Mask) -> Self:
         assert step.failure is not None  # noqa: S101 - who asks has looked
         answer, reading = last_answer(step), step.source.credential.reading
-        parts = urlsplit(step.source.token_url)
+        asked_url = step.exchanges[-1].request.url if step.exchanges else step.source.token_url
+        target, parts = _target(asked_url, answer), urlsplit(step.source.token_url)
         is_local = is_loopback(parts.hostname or "")
         return cls(
             credential=step.source.credential,
             token_url=step.source.token_url,
+            asked_url=asked_url,
             failure=step.failure,
             answer=answer,
             document=parse(answer, reading) if answer else None,
             fields=fields_of(step, mask),
             says=" ".join(descriptions(answer, reading) if answer else []).lower(),
+            target=target,
+            leads_to=mask.hide(_shown(target)) if target else "",
             egress=egress if parts.scheme == "https" and not is_local else None,
             is_local=is_local,
             was_repeated=len(step.exchanges) > 1,
@@ -94,8 +104,13 @@ class Evidence:
         return self.reason in {Reason.REFUSED, Reason.PASSWORD_REFUSED}
 
     @property
+    def path(self) -> str:
+        """That of the token URL."""
+        return urlsplit(self.token_url).path
+
+    @property
     def is_keycloak(self) -> bool:
-        return "/realms/" in self.token_url
+        return "/realms/" in self.path
 
     @property
     def signs(self) -> bool:
@@ -112,3 +127,18 @@ class Evidence:
     def is_said(self, pattern: str) -> bool:
         """Whether the answer has words like these."""
         return re.search(pattern, self.says) is not None
+
+
+def _target(asked_url: str, answer: Answer | None) -> SplitResult | None:
+    location = answer.headers.get("Location") if answer else None
+    try:
+        target = urlsplit(urljoin(asked_url, location)) if location else None
+        _ = target and target.port  # one that is no number raises
+    except ValueError:
+        return None
+    return target
+
+
+def _shown(url: SplitResult) -> str:
+    """Without user, query and fragment."""
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
