@@ -3,8 +3,10 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
-from configs import ocp_config, ocp_credential
+from configs import Config, ocp_config, ocp_credential
+from endpoints import SOON, Asked, Endpoints, Stage, granted, refused
 from evidence import new_secret
 from harness import Bearward
 from problems import assert_problem
@@ -14,6 +16,8 @@ from vendors.ocp import Ocp
 
 # A changed file is looked for every 2.5 s.
 LOOKED_AT = 2.7
+# From this age on, a token that was refused is replaced.
+OLD_ENOUGH = 10.5
 
 together = Together()
 
@@ -96,3 +100,79 @@ async def test_a_refusal_stays_a_start(folder: Path) -> None:
                 assert (await bearward.admin("/startupz")).status == 200
                 await ocp.wait_for(lambda vendor: vendor.token_requests[1].status == 500)
             assert not await bearward.is_ready()
+
+
+def refusals_of(sent: list[Asked], right: str) -> list[bool]:
+    """Which of these passwords were refused, each of which may be sent once."""
+    passwords = [asked.form["password"] for asked in sent]
+    assert len(set(passwords)) == len(passwords), "an account gets locked"
+    return [password != right for password in passwords]
+
+
+@together
+async def test_a_refused_password_is_not_sent_again_whatever_else_changes(folder: Path) -> None:
+    """Another secret of the credential, a field of the config, the process, a token that the request needs."""
+    right, wrong, worse = (new_secret("password") for _ in range(3))
+
+    def answer(asked: Asked) -> bytes:
+        return granted() if asked.form["password"] == right else refused("invalid_grant")
+
+    def signing_in(**more: Any) -> Config:
+        return {"client_auth": "none", "grant_type": "password", "username": "me", "password": wrong} | more
+
+    def config(timeout: str) -> Config:
+        credentials = {
+            "noted": signing_in(params={"note": {"file": "note"}}),
+            "reloaded": signing_in(timeout=timeout),
+            "flapping": signing_in(password={"file": "password"}),
+            "inner": {"client_auth": "none", "grant_type": "none"},
+            "chained": signing_in(
+                params={"a": "{token:inner}", "user": "{principal}"}, principal={"header": "X-User-Id"}
+            ),
+        }
+        return endpoints.config(credentials, token_store={"path": "tokens"})
+
+    async with Endpoints() as endpoints:
+        endpoints.answers |= dict.fromkeys(("noted", "reloaded", "flapping", "chained"), answer)
+        (folder / "note").write_text("one")
+        (folder / "password").write_text(wrong)
+
+        async with Bearward(config("10s"), folder, name="refused") as bearward:
+            stage = Stage(endpoints, bearward)
+            await stage.serves("inner")
+            old_enough = asyncio.create_task(asyncio.sleep(OLD_ENOUGH))
+
+            async def fails(name: str, count: int) -> None:
+                async with asyncio.timeout(SOON):
+                    while [line["credential"] for line in await bearward.logs("token refresh failed")].count(
+                        name
+                    ) < count:
+                        await asyncio.sleep(0.05)
+
+            await asyncio.gather(fails("noted", 1), fails("reloaded", 1), fails("flapping", 1))
+            (folder / "note").write_text("another")
+            (folder / "password").write_text(worse)
+            await asyncio.gather(fails("noted", 2), fails("flapping", 2))
+            (folder / "password").write_text(wrong)
+            await fails("flapping", 3)
+            await bearward.reload(config("11s"))
+            await fails("reloaded", 2)
+            for name in ("noted", "reloaded"):
+                assert refusals_of(endpoints.asked[name], right) == [True], name
+            assert refusals_of(endpoints.asked["flapping"], right) == [True, True]
+            bearward.process.kill()
+            await bearward.exit_code()
+
+        async with Bearward(config("12s"), folder, name="refused-restarted") as bearward:
+            stage = Stage(endpoints, bearward)
+            for name in ("noted", "reloaded", "flapping"):
+                assert_problem(await stage.call(name), 503, "credential_rejected")
+            (folder / "password").write_text(right)
+            await endpoints.until(lambda: len(endpoints.asked["flapping"]) == 3)
+            await stage.serves("flapping")
+            assert refusals_of(endpoints.asked["flapping"], right) == [True, True, False]
+            await old_enough
+            for _ in range(2):
+                assert_problem(await stage.call("chained", X_User_Id="ann"), 503, "credential_rejected")
+            for name in ("noted", "reloaded", "chained"):
+                assert refusals_of(endpoints.asked[name], right) == [True], name

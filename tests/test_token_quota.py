@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from configs import Config
+from configs import Config, ocp_config
 from endpoints import SOON, Answering, Asked, Endpoints, Stage, granted, refused, reply, stage_of
 from evidence import new_secret
 from harness import Bearward
 from problems import assert_problem
+from vendors.ocp import Ocp
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -251,3 +252,33 @@ async def test_a_401_runs_a_command_again(stage: Stage, raging: asyncio.Task[Non
     answers = await asyncio.gather(*(stage.call("printed") for _ in range(10)))
     assert {answer.summary for answer in answers} == {(200, None)}
     assert set(stage.endpoints.bearer("printed")) == {"Bearer printed-1", "Bearer printed-2"}
+
+
+async def test_what_could_not_be_sent_does_not_count(refusing: asyncio.Task[Ocp]) -> None:
+    """A short outage does not become one of the quota's span."""
+    ocp = await refusing
+    assert [asked.status for asked in ocp.token_requests] == [200]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def refusing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[asyncio.Task[Ocp]]:
+    """Connections are refused more often than requests are allowed, and then no more."""
+
+    async def outage(folder: Path) -> Ocp:
+        ocp = Ocp()
+        config = ocp_config(ocp, max_token_requests="2" + AN_HOUR)
+        async with Bearward(config, folder, name="refusing", until="/livez") as bearward:
+            calls = [asyncio.create_task(bearward.get("/ocp/things")) for _ in range(2)]  # it is tried again soon
+            lines = await bearward.logs("token refresh failed", 4)
+            assert {line["reason"] for line in lines} == {"network"}
+            await ocp.site.open()
+            try:
+                assert (await bearward.get("/ocp/things")).summary == (200, None)
+                await asyncio.gather(*calls)
+            finally:
+                await ocp.site.close()
+        return ocp
+
+    task = asyncio.create_task(outage(tmp_path_factory.mktemp("refusing")))
+    yield task
+    await asyncio.gather(task, return_exceptions=True)

@@ -19,7 +19,7 @@ from evidence import SECRETS
 _SERVERS = Path(os.environ.get("BEARWARD_SERVERS") or "~/.cache/bearward-servers").expanduser()
 _MODULES = _SERVERS / "oidc" / "node_modules"
 _SERVER = Path(__file__).with_name("server.mjs")
-_START_TIMEOUT = 30.0
+_START_TIMEOUT = 120.0
 _POLL = 0.05
 
 ISSUER = "https://id.vendor.test"

@@ -76,7 +76,7 @@ class Ledger:
         refused = entry.get("refused")
         for name, one in (refused if isinstance(refused, dict) else {}).items():
             match one:
-                case [int(times), int() | float() as moment] if 0 < times < 1000:
+                case [int(times), written] if 0 < times < 1000 and (moment := number(written)) is not None:
                     longest = schedule.retry_delay(Reason.PASSWORD_REFUSED, times, max)
                     self._refused[name] = _Refused(times, min(moment - ahead, now + longest))
 

@@ -242,14 +242,9 @@ class Session:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 for orphan in self._orphans:
-                    self._orphans = [other for other in self._orphans if other is not orphan]
-                    is_heard = False
-                    try:
-                        is_heard = await self._log_out(orphan.refresh_token)
-                    finally:
-                        if not is_heard:
-                            self._orphans = [*self._orphans, orphan]
-                    self._keep()
+                    if await self._log_out(orphan.refresh_token):
+                        self._orphans = [other for other in self._orphans if other is not orphan]
+                        self._keep()
 
     async def _log_out(self, refresh_token: str) -> bool:
         """Whether that was heard; an answer other than 429 and 5xx is final, whatever it says."""
